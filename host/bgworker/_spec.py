@@ -1,0 +1,266 @@
+"""What a background worker is: the registration, its flags and start times, and the checks on it.
+
+Pure: no I/O, no import of a library. The client face, the worker face, the host and the
+command line all share it. Fields named ``bgw_*`` mean what PostgreSQL's chapter says;
+those without the prefix are ours.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+from bgworker._text import is_inert as is_inert
+from bgworker._text import printable as printable
+from bgworker.errors import RegistrationError
+
+#: Longest name or type in bytes of UTF-8, the terminating zero of C included (bgworker.h).
+BGW_MAXLEN: Final = 96
+#: Longest bgw_extra in bytes of UTF-8 (bgworker.h).
+BGW_EXTRALEN: Final = 128
+#: bgw_restart_time of a worker that is never restarted (bgworker.h).
+BGW_NEVER_RESTART: Final = -1
+#: Exported as in C; not the default here, see STATIC_RESTART_TIME (bgworker.h).
+BGW_DEFAULT_RESTART_INTERVAL: Final = 60
+#: Longest bgw_restart_time in seconds: one day (guc_tables.c bounds timers alike).
+MAX_RESTART_TIME: Final = 86_400.0
+#: bgw_restart_time of a static worker that names none (C09).
+STATIC_RESTART_TIME: Final = 1.0
+#: Longest bgw_main_arg as JSON; a registration must fit one protocol line (64 KiB) with room to spare.
+MAX_MAIN_ARG_BYTES: Final = 32_768
+
+
+class BgWorkerFlags(enum.IntFlag):
+    """What a background worker asks for (C05, C06)."""
+
+    #: Required of every worker.
+    BGWORKER_SHMEM_ACCESS = 0x0001
+    #: The worker may open its one database connection; needs SHMEM_ACCESS.
+    BGWORKER_BACKEND_DATABASE_CONNECTION = 0x0002
+
+
+class BgWorkerStartTime(enum.Enum):
+    """The host state at which a background worker is started (C07)."""
+
+    #: As soon as the host is up; such a worker cannot have a database connection.
+    BgWorkerStart_PostmasterStart = "BgWorkerStart_PostmasterStart"
+    #: The database answers read-only queries (a hot standby, or more).
+    BgWorkerStart_ConsistentState = "BgWorkerStart_ConsistentState"
+    #: The database is read-write.
+    BgWorkerStart_RecoveryFinished = "BgWorkerStart_RecoveryFinished"
+
+
+BGWORKER_SHMEM_ACCESS: Final = BgWorkerFlags.BGWORKER_SHMEM_ACCESS
+BGWORKER_BACKEND_DATABASE_CONNECTION: Final = BgWorkerFlags.BGWORKER_BACKEND_DATABASE_CONNECTION
+#: Both flags, for the worker that has a database connection.
+DATABASE_WORKER_FLAGS: Final = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackgroundWorker:
+    """The registration of one background worker; the host keeps its own copy.
+
+    Raises nothing by itself: ``sanity_check`` says whether it can be registered.
+    """
+
+    #: Shown in log lines, process titles and status; at most 95 bytes of UTF-8 (C04).
+    bgw_name: str
+    #: Groups workers of one kind; empty means the name (C04).
+    bgw_type: str = ""
+    bgw_flags: BgWorkerFlags = BGWORKER_SHMEM_ACCESS
+    bgw_start_time: BgWorkerStartTime = BgWorkerStartTime.BgWorkerStart_RecoveryFinished
+    #: Seconds, or BGW_NEVER_RESTART; None means 1 s for a static worker and never for a dynamic one (C09).
+    bgw_restart_time: float | None = None
+    #: A plugin's name or an importable module (C10).
+    bgw_library_name: str = ""
+    bgw_function_name: str = ""
+    #: Any JSON value, given to the function as its one argument, by value (C11).
+    bgw_main_arg: Any = None
+    #: At most 128 bytes of UTF-8, readable through ``my_bgworker_entry()`` (C12).
+    bgw_extra: str = ""
+    #: Process that gets SIGUSR1 when the worker starts and exits; 0 for nobody (C13).
+    bgw_notify_pid: int = 0
+    #: NOTIFY channels that set this worker's latch.
+    wake_on: tuple[str, ...] = ()
+    #: Seconds from SIGTERM to SIGKILL; None means the host's ``shutdown_timeout``.
+    stop_timeout: float | None = None
+
+    @property
+    def is_database_worker(self) -> bool:
+        """Whether the worker may open a database connection."""
+        return bool(self.bgw_flags & BGWORKER_BACKEND_DATABASE_CONNECTION)
+
+    @property
+    def is_never_restarted(self) -> bool:
+        """Whether the worker is forgotten at its first exit; meaningful once normalised."""
+        return self.bgw_restart_time == BGW_NEVER_RESTART
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the registration as JSON values: its form on the wire."""
+        data: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        data["bgw_flags"] = flag_names(self.bgw_flags)
+        data["bgw_start_time"] = self.bgw_start_time.value
+        data["wake_on"] = list(self.wake_on)
+        if self.is_never_restarted:
+            data["bgw_restart_time"] = "BGW_NEVER_RESTART"
+        return data
+
+
+FIELD_NAMES: Final = tuple(f.name for f in fields(BackgroundWorker))
+
+
+def flag_names(flags: BgWorkerFlags) -> list[str]:
+    """Return the names of the flags that are set, in the order of their bits."""
+    return [flag.name for flag in BgWorkerFlags if flag & flags and flag.name]
+
+
+def worker_from_dict(data: Any) -> BackgroundWorker:
+    """Build a registration from JSON values that anybody may have written.
+
+    Raises:
+        RegistrationError: A key is not one of ours, or a value has the wrong type.
+    """
+    if not isinstance(data, dict):
+        raise RegistrationError("background worker registration is not an object")
+    name = data.get("bgw_name")
+    if not isinstance(name, str):
+        raise RegistrationError("background worker registration has no bgw_name")
+
+    def refuse(key: str, expected: str) -> RegistrationError:
+        return RegistrationError(
+            f'background worker "{printable(name)}" cannot be registered: {key} must be {expected}',
+            f"The value given is {printable(repr(data[key]))[:200]}.",
+        )
+
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        if key not in FIELD_NAMES:
+            raise RegistrationError(
+                f'background worker "{printable(name)}" cannot be registered: "{printable(str(key))}" is not a key of it',
+                f"The keys are {', '.join(FIELD_NAMES)}.",
+            )
+        if key in ("bgw_name", "bgw_type", "bgw_library_name", "bgw_function_name", "bgw_extra"):
+            if not isinstance(value, str):
+                raise refuse(key, "a string")
+        elif key == "bgw_flags":
+            if not isinstance(value, list) or not all(isinstance(f, str) and f in BgWorkerFlags.__members__ for f in value):
+                raise refuse(key, f"a list out of {', '.join(BgWorkerFlags.__members__)}")
+            flags = BgWorkerFlags(0)
+            for flag in value:
+                flags |= BgWorkerFlags[flag]
+            value = flags
+        elif key == "bgw_start_time":
+            if not isinstance(value, str) or value not in BgWorkerStartTime.__members__:
+                raise refuse(key, f"one of {', '.join(BgWorkerStartTime.__members__)}")
+            value = BgWorkerStartTime[value]
+        elif key == "bgw_restart_time":
+            if value == "BGW_NEVER_RESTART":
+                value = BGW_NEVER_RESTART
+            elif value is not None and not is_number(value):
+                raise refuse(key, 'a number of seconds or "BGW_NEVER_RESTART"')
+        elif key == "bgw_notify_pid":
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise refuse(key, "a process id")
+        elif key == "wake_on":
+            if not isinstance(value, list) or not all(isinstance(c, str) for c in value):
+                raise refuse(key, "a list of channel names")
+            value = tuple(value)
+        elif key == "stop_timeout" and value is not None and not is_number(value):
+            raise refuse(key, "a number of seconds")
+        values[key] = value
+    return BackgroundWorker(**values)
+
+
+def sanity_check(worker: BackgroundWorker, *, is_dynamic: bool, has_database: bool = True) -> BackgroundWorker:
+    """Return the registration with its defaults filled in, or say why it cannot be registered.
+
+    SanityCheckBackgroundWorker of bgworker.c, with the bounds of design section 4.
+
+    Args:
+        worker: What was asked for.
+        is_dynamic: Chooses the default restart time (C09).
+        has_database: False refuses database workers, because no phase would ever start them.
+
+    Raises:
+        RegistrationError: With primary, detail and hint.
+    """
+    name = printable(worker.bgw_name)
+
+    def refuse(reason: str, detail: str = "", hint: str = "") -> RegistrationError:
+        return RegistrationError(f'background worker "{name}" cannot be registered: {reason}', detail, hint)
+
+    if not worker.bgw_name.strip():
+        raise refuse("bgw_name is empty")
+    for key in ("bgw_name", "bgw_type", "bgw_library_name", "bgw_function_name"):
+        text = getattr(worker, key)
+        if (problem := _text_problem(text, BGW_MAXLEN - 1)) is not None:
+            raise refuse(f"{key} {problem}")
+    if (problem := _text_problem(worker.bgw_extra, BGW_EXTRALEN)) is not None:
+        raise refuse(f"bgw_extra {problem}")
+    if not worker.bgw_library_name or not worker.bgw_function_name:
+        raise refuse(
+            "it names no function",
+            hint="Set both bgw_library_name, a plugin or an importable module, and bgw_function_name, a function in it.",
+        )
+    if not worker.bgw_flags & BGWORKER_SHMEM_ACCESS:
+        raise refuse(
+            "it must ask for shared memory access",
+            "BGWORKER_SHMEM_ACCESS is required of every background worker.",
+            "Add BGWORKER_SHMEM_ACCESS to bgw_flags, or leave bgw_flags out.",
+        )
+    if worker.is_database_worker:
+        if worker.bgw_start_time is BgWorkerStartTime.BgWorkerStart_PostmasterStart:
+            raise refuse(
+                "it asks for a database connection at BgWorkerStart_PostmasterStart",
+                "At that time no database can be expected to answer.",
+                "Use BgWorkerStart_ConsistentState or BgWorkerStart_RecoveryFinished.",
+            )
+        if not has_database:
+            raise refuse(
+                "it asks for a database connection, and this host has no database",
+                "BGWORKER_BACKEND_DATABASE_CONNECTION is set, but workers.toml has no [database] table.",
+                'Add [database] with url = "embedded" or a postgresql:// URL to workers.toml, then start the host again.',
+            )
+    restart_time = worker.bgw_restart_time
+    if restart_time is None:
+        restart_time = BGW_NEVER_RESTART if is_dynamic else STATIC_RESTART_TIME
+    if restart_time != BGW_NEVER_RESTART and not (is_number(restart_time) and 0 <= restart_time <= MAX_RESTART_TIME):
+        raise refuse(
+            "bgw_restart_time is out of range",
+            f"It is {restart_time}; allowed are 0 to {MAX_RESTART_TIME:.0f} seconds, or BGW_NEVER_RESTART.",
+        )
+    if worker.stop_timeout is not None and not (is_number(worker.stop_timeout) and 0 < worker.stop_timeout <= MAX_RESTART_TIME):
+        raise refuse("stop_timeout is out of range", f"It is {worker.stop_timeout}; allowed are seconds above 0, to one day.")
+    if worker.bgw_notify_pid < 0 or worker.bgw_notify_pid > 2**31 - 1:
+        raise refuse("bgw_notify_pid is not a process id")
+    for channel in worker.wake_on:
+        if not channel or (problem := _text_problem(channel, 63)) is not None:
+            raise refuse(f'wake_on channel "{printable(channel)}" {"is empty" if not channel else problem}')
+    try:
+        size = len(json.dumps(worker.bgw_main_arg, allow_nan=False, ensure_ascii=False).encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise refuse("bgw_main_arg is not a JSON value", f"{error}.".capitalize()) from None
+    if size > MAX_MAIN_ARG_BYTES:
+        raise refuse("bgw_main_arg is too long", f"It is {size} bytes as JSON; at most {MAX_MAIN_ARG_BYTES} are allowed.")
+    return replace(worker, bgw_type=worker.bgw_type or worker.bgw_name, bgw_restart_time=restart_time)
+
+
+def is_number(value: object) -> bool:
+    """Whether the value is a finite number; a boolean is none."""
+    # An integer beyond every float is compared, never converted: isfinite() would raise.
+    return isinstance(value, int | float) and not isinstance(value, bool) and (isinstance(value, int) or math.isfinite(value))
+
+
+def _text_problem(text: str, limit: int) -> str | None:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return "is not valid UTF-8"
+    if size > limit:
+        return f"is too long: {size} bytes of UTF-8, at most {limit} are allowed"
+    if not all(is_inert(c) for c in text):
+        return "has control characters"
+    return None
