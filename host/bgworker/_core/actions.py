@@ -1,0 +1,219 @@
+"""The actions of the transition table: one small function each.
+
+Each gets the slot, whose state is still the one before, and the facts of the event; it fills
+in the other fields and returns what the host is to do. They decide nothing that the table or
+``restart`` has decided before. Called by ``slots`` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from bgworker._core import reasons
+from bgworker._core.effects import Abandon, Effect, Forgotten, Launch, Log, Publish, Signal, Started
+from bgworker._core.exits import Exit
+from bgworker._core.record import Slot
+from bgworker._core.states import SIGKILL, SIGQUIT, SIGTERM, Intent, SlotState
+from bgworker._core.table import Action
+
+__all__ = ["ACTIONS", "QUIT_TIMEOUT", "Facts", "who"]
+
+#: From SIGQUIT to SIGKILL (C31; PostgreSQL's SIGKILL_CHILDREN_AFTER_SECS in postmaster.c).
+QUIT_TIMEOUT: Final = 5.0
+#: How long a birth that was called off may stay unanswered before the slot stops waiting for it.
+ANSWER_TIMEOUT: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an action may need to know beside the slot; each event fills in what its actions read."""
+
+    now: float
+    #: Who asked, or what was learned: the first half of the reason.
+    cause: str = ""
+    #: The whole reason, where the caller has already worded it.
+    reason: str = ""
+    intent: Intent | None = None
+    pid: int | None = None
+    #: Seconds until the slot's next deadline.
+    timeout: float = 0.0
+    #: Seconds until the next launch.
+    delay: float = 0.0
+    last_exit: Exit | None = None
+    quick_exits: int = 0
+
+
+def who(slot: Slot) -> str:
+    """Return the worker as log lines name it."""
+    return f'background worker "{slot.name}"' + (f" (PID {slot.pid})" if slot.pid is not None else "")
+
+
+def await_start(slot: Slot, facts: Facts) -> list[Effect]:
+    """Enter the registration, which already stands in the slot."""
+    slot.reason = facts.reason
+    return [Publish(slot.slotno), Log("DEBUG", f'registering background worker "{slot.name}"')]
+
+
+def launch(slot: Slot, facts: Facts) -> list[Effect]:
+    """Ask for a process; from here until its end is known the slot holds no other."""
+    slot.attempt += 1
+    slot.launched_at = facts.now
+    slot.restart_at = None
+    slot.kill_at = facts.now + facts.timeout
+    slot.cause = ""
+    slot.reason = reasons.launching(slot.attempt, facts.timeout)
+    return [
+        Publish(slot.slotno),
+        Log("DEBUG", f'starting background worker process "{slot.name}"'),
+        Launch(slot.slotno, slot.generation, slot.attempt),
+    ]
+
+
+def note_pid(slot: Slot, facts: Facts) -> list[Effect]:
+    """The process is there; it still has to say that it started."""
+    slot.pid = facts.pid
+    return [Publish(slot.slotno)]
+
+
+def note_started(slot: Slot, facts: Facts) -> list[Effect]:
+    """The worker's function is running: healthy, nothing left to say."""
+    assert slot.pid is not None, "started is held back until the pid is known"
+    slot.started_at = facts.now
+    slot.has_started_once = True
+    slot.kill_at = None
+    slot.failure = ""
+    slot.reason = ""
+    return [Publish(slot.slotno), Started(slot.slotno, slot.generation, slot.pid)]
+
+
+def note_failure(slot: Slot, facts: Facts) -> list[Effect]:
+    """The worker said why it cannot start. It ends by itself, and soon: the deadline moves nearer, never away."""
+    slot.failure = facts.cause
+    assert slot.kill_at is not None, "a launch has a deadline"
+    slot.kill_at = min(slot.kill_at, facts.now + facts.timeout)
+    slot.reason = reasons.leaving_after_failure(facts.cause, facts.timeout)
+    return [Publish(slot.slotno), Log("WARNING", f"{who(slot)} {facts.cause}")]
+
+
+def terminate(slot: Slot, facts: Facts) -> list[Effect]:
+    """First step of the ladder: SIGTERM to the worker alone, which may end what it started in good order."""
+    _strengthen(slot, facts)
+    return _begin_to_go(slot, facts, SIGTERM, whole_session=False)
+
+
+def quit_(slot: Slot, facts: Facts) -> list[Effect]:
+    """First step of the short ladder: SIGQUIT to the whole session, as the postmaster's goes to the process group."""
+    has_changed = _strengthen(slot, facts)
+    if slot.state is SlotState.TERMINATING and (slot.kill_at is None or slot.pid is None):
+        # After SIGKILL there is nothing stronger to send, and a birth is called off only once.
+        slot.reason = reasons.leaving(slot)
+        return [Publish(slot.slotno)] if has_changed else []
+    return _begin_to_go(slot, facts, SIGQUIT, whole_session=True)
+
+
+def kill(slot: Slot, facts: Facts) -> list[Effect]:
+    """Last step: SIGKILL to the whole session. Only the kernel can end the wait now, so there is no deadline."""
+    if slot.state is SlotState.LAUNCHING:
+        # The start is given up; signals but SIGKILL mean nothing to a process that has not unblocked any.
+        slot.failure = slot.failure or facts.cause
+        slot.cause = slot.failure
+        log = Log("WARNING", f"{who(slot)} {slot.failure}", "Its process is killed, which counts as a failed start.")
+        if slot.pid is None:
+            return [*_begin_to_go(slot, facts, SIGKILL, whole_session=True), log]
+    elif facts.pid is not None:
+        slot.pid = facts.pid
+        log = Log("DEBUG", f"{who(slot)} was born after its birth was called off", "It is killed.")
+    else:
+        log = Log(
+            "WARNING",
+            f"{who(slot)} did not stop within {reasons.seconds(slot.grace)}",
+            "Every process of its session is killed with SIGKILL.",
+            "A worker that never calls unblock_signals(), or does not return to its latch, does not notice SIGTERM.",
+        )
+    assert slot.pid is not None, "an unanswered birth is given up, not killed"
+    slot.kill_at = None
+    slot.reason = reasons.leaving(slot)
+    return [Publish(slot.slotno), log, Signal(slot.slotno, slot.generation, slot.pid, SIGKILL, True)]
+
+
+def note_intent(slot: Slot, facts: Facts) -> list[Effect]:
+    """Its process was told to go before; only what follows changes, and only to something stronger."""
+    if not _strengthen(slot, facts):
+        return []
+    slot.reason = reasons.leaving(slot)
+    return [Publish(slot.slotno)]
+
+
+def bring_forward(slot: Slot, facts: Facts) -> list[Effect]:
+    """Somebody wants the next life now; what the guard has counted until here is forgiven."""
+    slot.restart_at = facts.now
+    slot.quick_exits = 0
+    slot.cause = facts.cause
+    slot.reason = reasons.join(facts.cause, reasons.STARTS_AT_ONCE)
+    return [Publish(slot.slotno)]
+
+
+def wait(slot: Slot, facts: Facts) -> list[Effect]:
+    """The process is gone and another life follows, with the new registration if a reload brought one."""
+    slot.end_life(facts.last_exit)
+    slot.restart_at = facts.now + facts.delay
+    slot.quick_exits = facts.quick_exits
+    slot.cause = facts.cause
+    slot.reason = facts.reason
+    if slot.replacement is not None:
+        slot.worker, slot.replacement = slot.replacement, None
+    return [Publish(slot.slotno)]
+
+
+def forget(slot: Slot, facts: Facts) -> list[Effect]:
+    """The registration is over; the slot is free before anybody is told (bgworker.c: forget, then notify)."""
+    last_exit = facts.last_exit or slot.last_exit
+    forgotten = Forgotten(slot.slotno, slot.generation, slot.registration, slot.origin, last_exit, facts.reason)
+    log = Log("DEBUG", f'unregistering background worker "{slot.name}"', reasons.sentence(facts.reason))
+    slot.clear()
+    return [Publish(slot.slotno), log, forgotten]
+
+
+def _strengthen(slot: Slot, facts: Facts) -> bool:
+    """Take over the intent if it is stronger than the one before; return whether anything changed."""
+    assert facts.intent is not None
+    is_stronger = slot.intent is None or facts.intent > slot.intent
+    # Of two terminations the operator's word stands, because the reason must then say how the worker comes back.
+    is_operators = facts.intent is slot.intent and facts.cause == reasons.BY_OPERATOR and slot.cause != facts.cause
+    if not (is_stronger or is_operators):
+        return False
+    slot.intent = facts.intent
+    slot.cause = facts.cause
+    return True
+
+
+def _begin_to_go(slot: Slot, facts: Facts, signum: int, *, whole_session: bool) -> list[Effect]:
+    """Send the signal, or call the birth off, and set the next deadline; a nearer one stays."""
+    # A birth is called off by the loader, so the worker's own stop_timeout says nothing about it.
+    slot.grace = facts.timeout if slot.pid is not None else ANSWER_TIMEOUT
+    deadline = facts.now + slot.grace
+    # In LAUNCHING the deadline was that of the start, which this one takes the place of.
+    is_nearer = slot.state is SlotState.TERMINATING and slot.kill_at is not None and slot.kill_at < deadline
+    slot.kill_at = slot.kill_at if is_nearer else deadline
+    slot.reason = reasons.leaving(slot)
+    if slot.pid is None:
+        return [Publish(slot.slotno), Abandon(slot.slotno, slot.generation, slot.attempt)]
+    return [Publish(slot.slotno), Signal(slot.slotno, slot.generation, slot.pid, signum, whole_session)]
+
+
+ACTIONS: Final[dict[Action, Callable[[Slot, Facts], list[Effect]]]] = {
+    Action.AWAIT_START: await_start,
+    Action.BRING_FORWARD: bring_forward,
+    Action.FORGET: forget,
+    Action.KILL: kill,
+    Action.LAUNCH: launch,
+    Action.NOTE_FAILURE: note_failure,
+    Action.NOTE_INTENT: note_intent,
+    Action.NOTE_PID: note_pid,
+    Action.NOTE_STARTED: note_started,
+    Action.QUIT: quit_,
+    Action.TERMINATE: terminate,
+    Action.WAIT: wait,
+}

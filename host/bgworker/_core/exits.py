@@ -1,0 +1,118 @@
+"""How a process ended: the wait status decoded, put into words, and called a crash or not.
+
+Pure functions and one record. Used by the machine; the host shows ``Exit`` as ``last_exit``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from bgworker._spec import printable
+
+__all__ = ["Exit", "clean", "decode", "ended_text", "outcome", "read_exit"]
+
+#: Longest piece of foreign text (a worker's last line, an error) inside a reason.
+MAX_FOREIGN_TEXT: Final = 200
+
+#: What strsignal() says on Linux, for the signals that end a process; others show their number alone.
+SIGNAL_TEXTS: Final = {
+    1: "Hangup",
+    2: "Interrupt",
+    3: "Quit",
+    4: "Illegal instruction",
+    5: "Trace/breakpoint trap",
+    6: "Aborted",
+    7: "Bus error",
+    8: "Floating point exception",
+    9: "Killed",
+    10: "User defined signal 1",
+    11: "Segmentation fault",
+    12: "User defined signal 2",
+    13: "Broken pipe",
+    14: "Alarm clock",
+    15: "Terminated",
+    24: "CPU time limit exceeded",
+    25: "File size limit exceeded",
+    31: "Bad system call",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """The end of one life of a worker."""
+
+    #: Exit code, or None when a signal ended the process.
+    code: int | None
+    #: Signal number, or None when the process exited by itself.
+    signal: int | None
+    #: Monotonic time at which the host learned of it.
+    at: float
+    #: ``exit 1: last line``, ``signal 9 (Killed)``, ``exit 0``, or ``failed to start: ...``.
+    reason: str
+    #: C31 applies: the function was running, nobody asked for the exit, and it was neither code 0 nor 1.
+    is_crash: bool
+    #: The host asked for it: the intent, never the code, decides what follows (design section 8, point 6).
+    was_requested: bool
+
+
+def decode(waitstatus: int) -> tuple[int | None, int | None]:
+    """Return (code, signal) of a wait status, one of them None.
+
+    Raises:
+        ValueError: The status says stopped or continued, which is no end.
+    """
+    # The encoding of wait(2): low seven bits the signal, 0x80 the core flag, next byte the code;
+    # 0x7f in the low byte is "stopped" (and 0xffff "continued"), which only a caller's mistake brings here.
+    signal = waitstatus & 0x7F
+    if signal == 0x7F:
+        raise ValueError(f"wait status {waitstatus:#x} is not the end of a process")
+    return ((waitstatus >> 8) & 0xFF, None) if signal == 0 else (None, signal)
+
+
+def outcome(code: int | None, signal: int | None) -> str:
+    """Return the end in a few words: ``exit 1`` or ``signal 9 (Killed)``."""
+    if signal is None:
+        return f"exit {code}"
+    return f"signal {signal} ({SIGNAL_TEXTS[signal]})" if signal in SIGNAL_TEXTS else f"signal {signal}"
+
+
+def clean(text: str) -> str:
+    """Return foreign text fit for a reason: on one line, inert, bounded, without its final period."""
+    text = printable(text.strip()).rstrip(".")
+    return text if len(text) <= MAX_FOREIGN_TEXT else text[: MAX_FOREIGN_TEXT - 3] + "..."
+
+
+def read_exit(waitstatus: int, now: float, tail: str, *, failure: str, has_started: bool, was_requested: bool) -> Exit:
+    """Return the record of a process's end.
+
+    Args:
+        waitstatus: From wait(2), undecoded.
+        now: Monotonic.
+        tail: Its last line on stderr, or empty.
+        failure: What is already known of a start that failed (``failed to start: ...``), or empty.
+        has_started: Whether this life said that it started.
+        was_requested: Whether the host asked this process to go.
+    """
+    code, signal = decode(waitstatus)
+    reason = outcome(code, signal)
+    # After success the last line on stderr is noise, not a cause.
+    if code != 0 and tail.strip():
+        reason += f": {clean(tail)}"
+    if failure:
+        reason = failure
+    elif not has_started and not was_requested:
+        reason = f"failed to start: {reason}"
+    # An end before the start is a failed start, however violent: it waits its restart time, and since
+    # no function of the worker has run, nothing that workers share can be damaged.
+    is_crash = has_started and not was_requested and code not in (0, 1)
+    return Exit(code, signal, now, reason, is_crash, was_requested)
+
+
+def ended_text(name: str, pid: int | None, code: int | None, signal: int | None) -> str:
+    """Return the log line of an end, word for word as PostgreSQL's LogChildExit has it."""
+    who = f'background worker "{name}"' + (f" (PID {pid})" if pid is not None else "")
+    if signal is None:
+        return f"{who} exited with exit code {code}"
+    # strsignal() itself says "Unknown signal N" here.
+    return f"{who} was terminated by signal {signal}: {SIGNAL_TEXTS.get(signal, f'Unknown signal {signal}')}"

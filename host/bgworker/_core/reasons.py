@@ -1,0 +1,142 @@
+"""The sentences that status, why and the log show: a cause, then the next act.
+
+Pure: values in, text out. None of them counts down - an instant that passes is told by
+``restart_at`` and ``kill_at``, and the sentence stays true until the state changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from bgworker._core.record import Slot
+from bgworker._core.states import NEEDED_PHASE, Intent, Origin, Phase
+
+# Causes: who asked. They are the first half of a reason, and with the exit in brackets the last word on a worker.
+BY_OPERATOR = "terminated by an operator"
+BY_HANDLE = "terminated through its handle"
+BY_SHUTDOWN = "stopped because the host shuts down"
+BY_RESTART = "restart requested"
+BY_START = "start requested"
+BY_REPLACEMENT = "its registration was changed by a reload"
+
+STARTS_AT_ONCE = "starts at once"
+
+#: How many workers one sentence names.
+MAX_NAMES: Final = 5
+
+
+def seconds(value: float) -> str:
+    """Return a duration as people write it: ``10 s``, ``0.1 s``."""
+    return f"{value:g} s"
+
+
+def sentence(reason: str) -> str:
+    """Return a reason as a log line's detail: capitalised, with a period."""
+    return f"{reason[:1].upper()}{reason[1:]}." if reason else ""
+
+
+def join(cause: str, act: str) -> str:
+    """Return cause and next act as one reason."""
+    return f"{cause}; {act}" if cause else act
+
+
+def needed_phase(slot: Slot) -> Phase:
+    """Return the phase that the slot's worker waits for."""
+    return NEEDED_PHASE[slot.registration.bgw_start_time]
+
+
+def failed_to_start(error: str) -> str:
+    """Return the cause of every start that failed, however it did."""
+    return f"failed to start: {error}"
+
+
+def without_process(slot: Slot, intent: Intent, cause: str) -> str:
+    """Return the last word on a worker that a wish ends while it has no process."""
+    if intent is Intent.FORGET:
+        ended = f"{cause} {'while it waited for its restart' if slot.attempt else 'before it started'}"
+        return after_termination(ended, slot.origin, cause)
+    return not_restarted(slot.cause) if slot.attempt else "not started because the host shuts down"
+
+
+def awaited(live_handles: int, names: Sequence[str]) -> str:
+    """Return whom a smart shutdown waits for; nothing if nobody."""
+    parts = []
+    if live_handles:
+        parts.append(f"{live_handles} live handle{'s' if live_handles > 1 else ''} of connections")
+    if names:
+        shown = [*names[:MAX_NAMES], *(["others"] if len(names) > MAX_NAMES else [])]
+        parts.append(f"background worker{'s' if len(names) > 1 else ''} {', '.join(shown)}")
+    return " and ".join(parts)
+
+
+def did_not_start(timeout: float) -> str:
+    """Return why a launch was given up."""
+    return failed_to_start(f"it did not start within {seconds(timeout)}")
+
+
+def waits_for_phase(needed: Phase, phase: Phase, detail: str) -> str:
+    """Return what a worker waits for that may not start in this phase, and what ends the wait."""
+    detail = detail.strip().rstrip(".")
+    if needed is Phase.CONSISTENT:
+        return f"waits for the database to accept connections: {detail or 'it is starting'}; starts when it does"
+    if phase is Phase.CONSISTENT:
+        return f"waits for the database to be read-write: {detail or 'it is a standby'}; starts on promotion"
+    return f"waits for the database to be read-write: {detail or 'it is starting'}; starts when it is"
+
+
+def launching(attempt: int, start_timeout: float) -> str:
+    """Return the reason of a slot whose process is on its way."""
+    tried = f", try {attempt}" if attempt > 1 else ""
+    return f"is being launched{tried}; killed as a failed start if it has not started after {seconds(start_timeout)}"
+
+
+def leaving_after_failure(failure: str, timeout: float) -> str:
+    """Return the reason of a worker that said why it cannot start."""
+    return join(failure, f"its process ends by itself, or is killed after {seconds(timeout)} at most")
+
+
+def leaving(slot: Slot) -> str:
+    """Return the reason of a slot whose process was told to go."""
+    if slot.kill_at is None:
+        return join(slot.cause, f"its process was killed and is waited for{_then(slot)}")
+    act = "its process was told to go" if slot.pid is not None else "its birth was called off"
+    return join(slot.cause, f"{act} and is killed if still there after {seconds(slot.grace)}{_then(slot)}")
+
+
+def _then(slot: Slot) -> str:
+    if slot.intent is Intent.RESTART:
+        return ", then starts again"
+    # Without an intent this is a start that was given up, and its restart rule decides.
+    return ", then counts as a failed start" if slot.intent is None else ""
+
+
+def restarts(cause: str, delay: float, attempt: int, quick_exits: int) -> str:
+    """Return the reason of a worker between two lives.
+
+    Args:
+        cause: How the last life ended.
+        delay: Seconds from that end to the next launch.
+        attempt: The number of the next launch.
+        quick_exits: Greater than 0 if the crash-loop guard made the delay.
+    """
+    act = "restarts at once" if delay <= 0 else f"restarts after {seconds(delay)}"
+    guard = f" (crash-loop guard: {quick_exits} ends in a row within 1 s of the start)" if quick_exits else ""
+    return join(cause, f"{act}{guard}, try {attempt}")
+
+
+def never_restarted(cause: str) -> str:
+    """Return the last word on a worker that failed and has no restart time."""
+    return join(cause, "not restarted because bgw_restart_time is BGW_NEVER_RESTART")
+
+
+def not_restarted(cause: str) -> str:
+    """Return the last word on a worker whose next life the shutdown took."""
+    return join(cause, "not restarted because the host shuts down")
+
+
+def after_termination(ended: str, origin: Origin, cause: str) -> str:
+    """Return the last word on a terminated worker; only a static one can be revived (C29)."""
+    if origin is Origin.STATIC and cause == BY_OPERATOR:
+        return join(ended, "stays down until it is started by name or the host restarts")
+    return ended

@@ -1,0 +1,117 @@
+"""Restart policy: what follows the end of a life, when, and why (C29 to C31, design section 8, points 6 and 8).
+
+Pure functions from a slot to a verdict; the machine carries the verdict out.
+
+The first line that applies decides::
+
+    terminated (intent FORGET)           forgotten
+    the host shuts down, intent STOP     forgotten
+    intent RESTART                       launched at once, whatever the code and bgw_restart_time say
+    it had not started                   a failed start: waits bgw_restart_time; never = forgotten
+    exit code 0                          forgotten
+    BGW_NEVER_RESTART                    forgotten
+    exit code 1                          waits bgw_restart_time
+    any other end                        a crash: launched at once, whatever bgw_restart_time says
+
+The crash-loop guard stretches only waits under one second, and only of lives that ended
+within a second of their start several times in a row; it never gives up. A wait of a second
+or more is what its author asked for and stays to the letter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from bgworker._core import reasons
+from bgworker._core.exits import Exit, outcome
+from bgworker._core.record import Slot
+from bgworker._core.states import Intent
+
+__all__ = ["Verdict", "after_exit", "guard_delay"]
+
+#: Lives shorter than this count for the guard, and waits shorter than this are subject to it (design 8.8).
+GUARDED_INTERVAL: Final = 1.0
+#: Quick exits in a row that the guard lets pass: one accident, and two tries to get over it.
+UNGUARDED_EXITS: Final = 3
+#: The guard's first delay; it doubles from here up to GUARDED_INTERVAL.
+FIRST_GUARD_DELAY: Final = 0.1
+#: A birth that the host itself could not bring about (no memory, no process left) is not retried sooner (faults T17).
+BIRTH_RETRY_INTERVAL: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What follows the end of a life."""
+
+    #: Another life follows.
+    restarts: bool
+    #: Seconds until it is launched.
+    delay: float
+    #: Why, without the next act.
+    cause: str
+    #: Cause and next act.
+    reason: str
+    #: The new value of the slot's counter.
+    quick_exits: int = 0
+
+
+def guard_delay(quick_exits: int) -> float:
+    """Return the least wait after this many quick exits in a row: 0, 0, 0, 0.1, 0.2, 0.4 ... 1 s."""
+    doublings = quick_exits - UNGUARDED_EXITS - 1
+    if doublings < 0:
+        return 0.0
+    # The exponent is bounded because a loop may run for years.
+    return min(FIRST_GUARD_DELAY * 2.0 ** min(doublings, 10), GUARDED_INTERVAL)
+
+
+def after_exit(slot: Slot, end: Exit | None, now: float, *, is_shutting_down: bool) -> Verdict:
+    """Return what follows the end of the slot's process.
+
+    Args:
+        slot: Still as it was when the process ended.
+        end: None when there never was a process: the birth failed or was never answered.
+        now: Monotonic.
+        is_shutting_down: In any mode.
+    """
+    ended = "" if end is None else f" ({outcome(end.code, end.signal)})"
+    if slot.intent is Intent.FORGET:
+        cause = f"{slot.cause}{ended or ' before it started'}"
+        return _forget(cause, reasons.after_termination(cause, slot.origin, slot.cause))
+    if slot.intent is Intent.STOP:
+        return _forget(f"{slot.cause}{ended}")
+    if slot.intent is Intent.RESTART:
+        cause = f"{slot.cause}{ended}"
+        return _forget(cause, reasons.not_restarted(cause)) if is_shutting_down else _restart(slot, cause, 0.0, 0)
+    return _by_rule(slot, end, now, is_shutting_down=is_shutting_down)
+
+
+def _by_rule(slot: Slot, end: Exit | None, now: float, *, is_shutting_down: bool) -> Verdict:
+    """Nobody asked for this end: the exit code and bgw_restart_time decide."""
+    worker = slot.registration
+    has_failed_start = end is None or slot.started_at is None
+    cause = slot.failure if end is None else f"crash: {end.reason}" if end.is_crash else end.reason
+    if not has_failed_start and end is not None and end.code == 0:
+        return _forget(cause)
+    if worker.is_never_restarted:
+        return _forget(cause, reasons.never_restarted(cause))
+    if is_shutting_down:
+        return _forget(cause, reasons.not_restarted(cause))
+    interval = 0.0 if end is not None and end.is_crash else float(worker.bgw_restart_time or 0)
+    if end is None:
+        interval = max(interval, BIRTH_RETRY_INTERVAL)
+    began_at = slot.launched_at if slot.started_at is None else slot.started_at
+    quick_exits = slot.quick_exits + 1 if now - began_at < GUARDED_INTERVAL else 0
+    return _restart(slot, cause, interval, quick_exits)
+
+
+def _forget(cause: str, reason: str = "") -> Verdict:
+    return Verdict(False, 0.0, cause, reason or cause)
+
+
+def _restart(slot: Slot, cause: str, interval: float, quick_exits: int) -> Verdict:
+    # The guard never asks for more than GUARDED_INTERVAL, so it cannot stretch an interval that is as long or longer.
+    delay = max(interval, guard_delay(quick_exits))
+    is_guarded = delay > interval
+    reason = reasons.restarts(cause, delay, slot.attempt + 1, quick_exits if is_guarded else 0)
+    return Verdict(True, delay, cause, reason, quick_exits)

@@ -1,0 +1,435 @@
+"""The slot machine: registrations, events and monotonic time in, effects out.
+
+One object owns all slots of the host and is the only one that changes them. It performs no
+I/O and reads no clock: every method takes ``now`` and returns what the host is to do, in
+order. Only ``_host`` uses it.
+
+How a call runs: match slot, generation and attempt (what belongs to the past is ignored),
+turn what happened into an event of ``table``, fire it. Launches and deadlines come from
+``tick`` alone, which compares every slot with what it should be; the host calls it once per
+turn of its loop and sleeps no longer than ``next_deadline``.
+
+What the machine relies on:
+
+- Each ``Launch`` is answered by ``born`` or ``birth_failed``, also after an ``Abandon`` and
+  when the loader dies. An answer that never comes costs its slot a bounded wait, no more.
+- After ``born`` the host reports ``exited`` exactly once, when it has reaped the process; of a
+  process that the machine had killed at its birth (late, or second) it reports nothing, because
+  slot, generation and attempt would name the wrong one.
+- ``Signal`` reaches only unreaped children of the host, so that no recycled pid is hit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from bgworker._core import reasons
+from bgworker._core.actions import ACTIONS, ANSWER_TIMEOUT, QUIT_TIMEOUT, Facts, who
+from bgworker._core.effects import Effect, Exited, Level, Log, Publish, Signal
+from bgworker._core.exits import Exit, clean, ended_text, read_exit
+from bgworker._core.record import Slot
+from bgworker._core.restart import Verdict, after_exit
+from bgworker._core.states import (
+    HAS_PROCESS,
+    SIGKILL,
+    WAITS_FOR_START,
+    Intent,
+    Origin,
+    Phase,
+    ShutdownMode,
+    SlotState,
+)
+from bgworker._core.table import Event, Rejection, look_up
+from bgworker._spec import BackgroundWorker
+from bgworker.errors import NoFreeSlot, RegistrationError
+
+__all__ = ["MAX_LAUNCHES_PER_TICK", "Exit", "Slot", "SlotMachine"]
+
+#: So that a turn of the host's loop stays short (MAX_BGWORKERS_TO_LAUNCH in postmaster.c).
+MAX_LAUNCHES_PER_TICK: Final = 100
+#: How many types the refusal of a registration names as holders of the slots.
+NAMED_HOLDERS: Final = 5
+
+
+class SlotMachine:
+    """Decides who is launched, told to go, killed, restarted and forgotten.
+
+    Args:
+        max_worker_processes: Number of slots, fixed for the life of the host.
+        shutdown_timeout: Seconds from SIGTERM to SIGKILL for workers without a ``stop_timeout`` of their own.
+        start_timeout: Seconds that a launched worker may take until it says that it started.
+    """
+
+    def __init__(self, max_worker_processes: int, *, shutdown_timeout: float = 5.0, start_timeout: float = 60.0) -> None:
+        self.slots = [Slot(slotno) for slotno in range(max_worker_processes)]
+        self.phase = Phase.STARTING
+        #: The mode in force; None while the host runs. It only ever gets stricter.
+        self.shutdown: ShutdownMode | None = None
+        self._shutdown_timeout = shutdown_timeout
+        self._start_timeout = start_timeout
+        self._phase_detail = ""
+        self._live_handles = 0
+        #: The latest ``now`` heard of: what "at once" means to next_deadline().
+        self._now = float("-inf")
+        # next_deadline() walks all slots, and most turns of the loop change none: keep its answer until one does.
+        self._deadline: float | None = None
+        self._is_deadline_known = False
+
+    # -- registration ------------------------------------------------------------------------
+
+    def register(self, worker: BackgroundWorker, origin: Origin, now: float) -> tuple[Slot, list[Effect]]:
+        """Give the worker the lowest free slot, under a new generation.
+
+        Args:
+            worker: Already through ``sanity_check``.
+            origin: Who registers it.
+            now: Monotonic.
+
+        Raises:
+            RegistrationError: The host is shutting down.
+            NoFreeSlot: Every slot is taken (C14).
+        """
+        if self.shutdown is not None:
+            raise RegistrationError(
+                f'background worker "{worker.bgw_name}" cannot be registered: the host is shutting down',
+                f"A {self.shutdown.name.lower()} shutdown is in progress.",
+                "Register it again when the host has been started again.",
+            )
+        slot = next((slot for slot in self.slots if slot.state is SlotState.FREE), None)
+        if slot is None:
+            raise _no_free_slot(self.slots)
+        slot.generation += 1
+        slot.worker = worker
+        slot.origin = origin
+        return slot, self._fire(slot, Event.REGISTER, Facts(now, reason=self._waiting_reason(slot)))
+
+    def replace(self, slotno: int, generation: int, worker: BackgroundWorker, now: float) -> list[Effect]:
+        """Take over a registration that a reload changed: stop the process if there is one, then start with the new."""
+        slot = self._find(slotno, generation)
+        if slot is None or self.shutdown is not None:
+            return []
+        if slot.state in HAS_PROCESS:
+            slot.replacement = worker
+        else:
+            slot.worker = worker
+        if slot.state is SlotState.NOT_YET_STARTED:
+            # Nothing to stop, but it may wait for another phase now.
+            self._changed(now)
+            slot.reason = self._waiting_reason(slot)
+            return [Publish(slot.slotno)]
+        return self._fire(slot, Event.RESTART, self._wish(slot, Intent.RESTART, reasons.BY_REPLACEMENT, now))
+
+    # -- what the loader and the processes report --------------------------------------------
+
+    def born(self, slotno: int, generation: int, attempt: int, pid: int, now: float) -> list[Effect]:
+        """Note the pid of a birth; a process that nobody waits for, or a second one, is killed."""
+        slot = self._find(slotno, generation, attempt)
+        if slot is None or slot.pid is not None or isinstance(look_up(slot.state, Event.BORN), Rejection):
+            return _kill_stray(self.slots, Signal(slotno, generation, pid, SIGKILL, whole_session=True))
+        effects = self._fire(slot, Event.BORN, Facts(now, pid=pid))
+        if slot.has_announced_start:
+            effects += self._fire(slot, Event.STARTED, Facts(now))
+        return effects
+
+    def birth_failed(self, slotno: int, generation: int, attempt: int, error: str, now: float) -> list[Effect]:
+        """Note that no process came of a Launch, or that the one that came is of no use."""
+        slot = self._find(slotno, generation, attempt)
+        if slot is None or slot.state not in (SlotState.LAUNCHING, SlotState.TERMINATING):
+            return []
+        if slot.pid is None:
+            return self._never_born(slot, clean(error), now)
+        if slot.state is SlotState.TERMINATING:
+            return []
+        return self._fire(slot, Event.OVERDUE, Facts(now, cause=reasons.failed_to_start(clean(error))))
+
+    def started(self, slotno: int, generation: int, attempt: int, now: float) -> list[Effect]:
+        """Note that the worker found its function and is about to call it."""
+        slot = self._find(slotno, generation, attempt)
+        if slot is None:
+            return []
+        if slot.state is SlotState.LAUNCHING and slot.pid is None:
+            # A clone can speak before the loader has told its pid, and STARTED means that the pid is known.
+            slot.has_announced_start = True
+            return []
+        return self._fire(slot, Event.STARTED, Facts(now))
+
+    def start_failed(self, slotno: int, generation: int, attempt: int, error: str, now: float) -> list[Effect]:
+        """Note why the worker cannot start; its exit follows, and is seen to."""
+        slot = self._find(slotno, generation, attempt)
+        if slot is None or slot.failure:
+            return []
+        cause = reasons.failed_to_start(clean(error))
+        return self._fire(slot, Event.START_FAILED, Facts(now, cause=cause, timeout=QUIT_TIMEOUT))
+
+    def exited(self, slotno: int, generation: int, attempt: int, waitstatus: int, now: float, tail: str = "") -> list[Effect]:
+        """Take the end of a process and decide what follows.
+
+        Args:
+            slotno: The slot, with generation and attempt as in the Launch.
+            generation: Of the registration.
+            attempt: Of the launch.
+            waitstatus: As wait(2) gave it.
+            now: Monotonic.
+            tail: The last line it wrote to stderr, if that is known.
+        """
+        slot = self._find(slotno, generation, attempt)
+        if slot is None:
+            return []
+        if slot.state not in HAS_PROCESS:
+            return [_rejection(slot, Event.GONE_FOR_GOOD, Rejection.NO_PROCESS)]
+        has_started, was_requested = slot.started_at is not None, slot.intent is not None
+        end = read_exit(waitstatus, now, tail, failure=slot.failure, has_started=has_started, was_requested=was_requested)
+        verdict = after_exit(slot, end, now, is_shutting_down=self.shutdown is not None)
+        is_trouble = end.is_crash or not (has_started or was_requested)
+        level: Level = "WARNING" if is_trouble else "DEBUG" if end.code == 0 else "LOG"
+        log = Log(level, ended_text(slot.name, slot.pid, end.code, end.signal), reasons.sentence(verdict.reason))
+        exited = Exited(slotno, generation, slot.registration, slot.pid, end)
+        others = [other for other in self.crash_scope(slot) if other is not slot] if end.is_crash else []
+        crashed = f'background worker "{slot.name}" crashed'
+        # Publish stands first; the exit is told before the forgetting that may follow from it.
+        published, *rest = self._conclude(slot, verdict, end, now)
+        effects = [published, log, exited, *rest]
+        for other in others:
+            intent = Intent.STOP if other.registration.is_never_restarted else Intent.RESTART
+            effects += self._fire(other, Event.REINITIALISE, Facts(now, crashed, intent=intent, timeout=QUIT_TIMEOUT))
+        return effects + self._end_of_smart(now)
+
+    def crash_scope(self, slot: Slot) -> Sequence[Slot]:
+        """Return the slots that a crash of this one takes down with it, itself included (C31).
+
+        The seam for shared segments: those attached to the same ones belong here too. Every other slot
+        returned gets SIGQUIT and, unless it never restarts, another life at once.
+        """
+        return (slot,)
+
+    # -- what people want --------------------------------------------------------------------
+
+    def terminate(self, slotno: int, generation: int, now: float, *, by_operator: bool = False) -> list[Effect]:
+        """Have the worker go and not come back (C35); idempotent, and stronger than every restart."""
+        slot = self._find(slotno, generation)
+        if slot is None:
+            return []
+        cause = reasons.BY_OPERATOR if by_operator else reasons.BY_HANDLE
+        return self._fire(slot, Event.TERMINATE, self._wish(slot, Intent.FORGET, cause, now))
+
+    def restart(self, slotno: int, generation: int, now: float) -> list[Effect]:
+        """Stop the process if there is one, then launch at once whatever its exit code was."""
+        slot = self._find(slotno, generation)
+        if slot is None or self.shutdown is not None:
+            return []
+        return self._fire(slot, Event.RESTART, self._wish(slot, Intent.RESTART, reasons.BY_RESTART, now))
+
+    def start(self, slotno: int, generation: int, now: float) -> list[Effect]:
+        """Launch a worker between two lives now instead of later."""
+        slot = self._find(slotno, generation)
+        if slot is None or self.shutdown is not None:
+            return []
+        return self._fire(slot, Event.START, Facts(now, cause=reasons.BY_START))
+
+    # -- what happens to the host ------------------------------------------------------------
+
+    def set_phase(self, phase: Phase, detail: str, now: float) -> list[Effect]:
+        """Take the database's phase; a lower one stops nobody, it only holds back those to come (C07).
+
+        Args:
+            phase: How far the database is.
+            detail: Why it is no further, for the reasons of those who wait; may be empty.
+            now: Monotonic.
+        """
+        self.phase, self._phase_detail = phase, detail
+        self._changed(now)
+        effects: list[Effect] = []
+        for slot in self.slots:
+            if slot.state in WAITS_FOR_START and slot.restart_at is None:
+                effects += self._reword(slot)
+        return effects
+
+    def begin_shutdown(self, mode: ShutdownMode, now: float) -> list[Effect]:
+        """Begin to stop, or stop in a stricter mode; a mode that is not stricter changes nothing."""
+        if self.shutdown is not None and mode <= self.shutdown:
+            return []
+        self.shutdown = mode
+        self._changed(now)
+        effects: list[Effect] = [Log("LOG", f"received {mode.name.lower()} shutdown request")]
+        effects += self._stop_all(mode, now)
+        if mode is ShutdownMode.SMART and (awaited := self._awaited()):
+            effects[0] = Log("LOG", "received smart shutdown request", f"It waits for {awaited}.")
+        return effects + self._end_of_smart(now)
+
+    def set_live_handles(self, count: int, now: float) -> list[Effect]:
+        """Take the number of live handles that connections hold; a smart shutdown waits for them."""
+        self._live_handles = count
+        return self._end_of_smart(now)
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the host shuts down and waits for nobody any more."""
+        if self.shutdown is None or self.shutdown is ShutdownMode.SMART:
+            return False
+        return all(slot.state is SlotState.FREE for slot in self.slots)
+
+    # -- the turn ----------------------------------------------------------------------------
+
+    def tick(self, now: float) -> list[Effect]:
+        """Act on what time has brought: deadlines, and launches that are due."""
+        deadline = self.next_deadline()
+        if deadline is None or deadline > now:
+            return []
+        self._changed(now)
+        effects: list[Effect] = []
+        launches = 0
+        for slot in self.slots:
+            if slot.kill_at is not None and slot.kill_at <= now:
+                effects += self._overdue(slot, now)
+            if slot.state not in WAITS_FOR_START or (slot.restart_at is not None and slot.restart_at > now):
+                continue
+            if self._is_held_back(slot):
+                if slot.restart_at is not None:
+                    # Its own time is over; from here on it waits for the phase alone, and says so.
+                    slot.restart_at = None
+                    effects += self._reword(slot)
+            elif launches < MAX_LAUNCHES_PER_TICK:
+                launches += 1
+                effects += self._fire(slot, Event.LAUNCH, Facts(now, timeout=self._start_timeout))
+        return effects
+
+    def next_deadline(self) -> float | None:
+        """Return when tick() has something to do: an instant that may lie in the past, or None for never."""
+        if not self._is_deadline_known:
+            instants = [instant for slot in self.slots if (instant := self._deadline_of(slot)) is not None]
+            self._deadline = min(instants, default=None)
+            self._is_deadline_known = True
+        return self._deadline
+
+    def _deadline_of(self, slot: Slot) -> float | None:
+        if slot.state not in WAITS_FOR_START:
+            return slot.kill_at
+        if slot.restart_at is not None:
+            return slot.restart_at
+        return None if self._is_held_back(slot) else self._now
+
+    # -- inner steps -------------------------------------------------------------------------
+
+    def _find(self, slotno: int, generation: int, attempt: int | None = None) -> Slot | None:
+        """Return the slot if it still holds this registration, and is at this launch of it."""
+        slot = self.slots[slotno] if 0 <= slotno < len(self.slots) else None
+        if slot is None or slot.state is SlotState.FREE or slot.generation != generation:
+            return None
+        return slot if attempt is None or slot.attempt == attempt else None
+
+    def _fire(self, slot: Slot, event: Event, facts: Facts) -> list[Effect]:
+        """Do what the table says; a rejected event changes nothing."""
+        found = look_up(slot.state, event)
+        if isinstance(found, Rejection):
+            return [_rejection(slot, event, found)]
+        effects = ACTIONS[found.action](slot, facts)
+        slot.state = found.next_state
+        self._changed(facts.now)
+        return effects
+
+    def _changed(self, now: float) -> None:
+        self._now = max(self._now, now)
+        self._is_deadline_known = False
+
+    def _wish(self, slot: Slot, intent: Intent, cause: str, now: float, *, is_immediate: bool = False) -> Facts:
+        """Return the facts of a wish; the reason is the last word on a slot that has no process."""
+        own = slot.registration.stop_timeout
+        timeout = QUIT_TIMEOUT if is_immediate else self._shutdown_timeout if own is None else own
+        return Facts(now, cause, reasons.without_process(slot, intent, cause), intent, timeout=timeout)
+
+    def _overdue(self, slot: Slot, now: float) -> list[Effect]:
+        if slot.state is SlotState.TERMINATING and slot.pid is None:
+            return self._never_born(slot, f"its birth was not answered within {reasons.seconds(ANSWER_TIMEOUT)}", now)
+        return self._fire(slot, Event.OVERDUE, Facts(now, cause=reasons.did_not_start(self._start_timeout)))
+
+    def _never_born(self, slot: Slot, error: str, now: float) -> list[Effect]:
+        """End a launch that no process came of."""
+        slot.failure = slot.failure or reasons.failed_to_start(error)
+        verdict = after_exit(slot, None, now, is_shutting_down=self.shutdown is not None)
+        level: Level = "WARNING" if slot.intent is None else "DEBUG"
+        log = Log(level, f'could not start background worker "{slot.name}": {error}', reasons.sentence(verdict.reason))
+        return [*self._conclude(slot, verdict, None, now), log, *self._end_of_smart(now)]
+
+    def _conclude(self, slot: Slot, verdict: Verdict, end: Exit | None, now: float) -> list[Effect]:
+        """Carry out what follows the end of a life."""
+        facts = Facts(
+            now,
+            verdict.cause,
+            verdict.reason,
+            delay=verdict.delay,
+            last_exit=end,
+            quick_exits=verdict.quick_exits,
+        )
+        return self._fire(slot, Event.GONE_TO_RESTART if verdict.restarts else Event.GONE_FOR_GOOD, facts)
+
+    def _stop_all(self, mode: ShutdownMode, now: float) -> list[Effect]:
+        """Tell everybody that the mode tells; those without a process are forgotten in every mode (C38)."""
+        event = Event.QUIT if mode is ShutdownMode.IMMEDIATE else Event.STOP
+        effects: list[Effect] = []
+        for slot in self.slots:
+            is_spared = mode is ShutdownMode.SMART and slot.state in HAS_PROCESS
+            if slot.state is not SlotState.FREE and not is_spared:
+                facts = self._wish(slot, Intent.STOP, reasons.BY_SHUTDOWN, now, is_immediate=event is Event.QUIT)
+                effects += self._fire(slot, event, facts)
+        return effects
+
+    def _awaited(self) -> str:
+        """Return whom a smart shutdown waits for, or nothing."""
+        names = [f'"{s.name}"' for s in self.slots if s.state is not SlotState.FREE and s.registration.is_never_restarted]
+        return reasons.awaited(self._live_handles, names)
+
+    def _end_of_smart(self, now: float) -> list[Effect]:
+        """Go on as a fast shutdown once a smart one waits for nobody."""
+        if self.shutdown is not ShutdownMode.SMART or self._awaited():
+            return []
+        self.shutdown = ShutdownMode.FAST
+        log = Log("LOG", "smart shutdown waits for nobody any more and goes on as a fast one")
+        return [log, *self._stop_all(ShutdownMode.FAST, now)]
+
+    def _is_held_back(self, slot: Slot) -> bool:
+        return self.phase < reasons.needed_phase(slot)
+
+    def _waiting_reason(self, slot: Slot) -> str:
+        """Return what a slot says that only the phase can hold back."""
+        if not self._is_held_back(slot):
+            return reasons.join(slot.cause, reasons.STARTS_AT_ONCE)
+        needed = reasons.needed_phase(slot)
+        return reasons.join(slot.cause, reasons.waits_for_phase(needed, self.phase, self._phase_detail))
+
+    def _reword(self, slot: Slot) -> list[Effect]:
+        reason = self._waiting_reason(slot)
+        if reason == slot.reason:
+            return []
+        slot.reason = reason
+        return [Publish(slot.slotno)]
+
+
+def _rejection(slot: Slot, event: Event, rejection: Rejection) -> Log:
+    """Return the trace that an ignored event leaves; some come from processes that may say anything."""
+    return Log("DEBUG", f'ignored event "{event.value}" of {who(slot)}: {rejection.value}')
+
+
+def _kill_stray(slots: Sequence[Slot], signal: Signal) -> list[Effect]:
+    """Kill a process that was born too late, or second.
+
+    Never by a pid that is a worker's: either the same birth was told twice, or the pid has been recycled.
+    """
+    if any(slot.pid == signal.pid for slot in slots):
+        return []
+    return [Log("DEBUG", f"killing process {signal.pid}: its birth is not waited for any more"), signal]
+
+
+def _no_free_slot(slots: Sequence[Slot]) -> NoFreeSlot:
+    """Return the refusal in PostgreSQL's words, and who holds the slots."""
+    holders = Counter(slot.registration.bgw_type for slot in slots if slot.worker is not None).most_common()
+    named = [f"{bgw_type} ({count})" for bgw_type, count in holders[:NAMED_HOLDERS]]
+    if len(holders) > NAMED_HOLDERS:
+        named.append(f"others ({sum(count for _, count in holders[NAMED_HOLDERS:])})")
+    return NoFreeSlot(
+        "too many background workers",
+        f"Up to {len(slots)} background workers can be registered with the current settings."
+        f" The slots are held by {', '.join(named) or 'nobody'}.",
+        'Consider increasing the configuration parameter "max_worker_processes".',
+    )

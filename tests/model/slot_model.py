@@ -1,0 +1,215 @@
+"""A simple model of the slot machine, written from conformance.md and design section 8 and not from the machine's table.
+
+It knows registrations and lives. For every call it predicts exactly who is launched, signalled,
+called off, started and forgotten; ``test_slot_machine`` plays histories and compares. It imports
+the vocabulary of the machine and none of its rules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bgworker._core.states import Phase, ShutdownMode
+from bgworker._spec import BGW_NEVER_RESTART, BackgroundWorker, BgWorkerStartTime
+
+SLOTS = 4
+START_TIMEOUT, SHUTDOWN_TIMEOUT = 20.0, 3.0
+TERM, QUIT, KILL = 15, 3, 9
+#: The waits of the crash-loop guard, by the number of quick exits in a row; the last one stays.
+GUARD = [0, 0, 0, 0, 0.1, 0.2, 0.4, 0.8, 1.0]
+PHASE_NEEDED = dict(zip(BgWorkerStartTime, Phase, strict=True))
+STRENGTH = [None, "restart", "stop", "forget"]
+
+#: Slot, generation and attempt of a launch.
+Key = tuple[int, int, int]
+
+
+@dataclass
+class Life:
+    """One launch and the process that came of it."""
+
+    attempt: int
+    launched_at: float
+    deadline: float | None
+    pid: int | None = None
+    announced: bool = False
+    started_at: float | None = None
+    failed: bool = False
+    #: Was asked to go in any way.
+    told: bool = False
+    wish: str | None = None
+
+
+@dataclass
+class Registration:
+    """One generation of one slot."""
+
+    slotno: int
+    generation: int
+    worker: BackgroundWorker
+    ready_at: float
+    life: Life | None = None
+    attempts: int = 0
+    quick: int = 0
+    ever_started: bool = False
+    replacement: BackgroundWorker | None = None
+
+    @property
+    def never(self) -> bool:
+        """Whether the worker has one life only."""
+        return self.worker.bgw_restart_time == BGW_NEVER_RESTART
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What a handle holds."""
+        return (self.slotno, self.generation)
+
+
+class SlotModel:
+    """What is true of the slots, and what the current call must bring about."""
+
+    #: C31's scope: a crash takes everybody down, or nobody else.
+    cluster = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 100.0
+        self.phase = Phase.STARTING
+        self.shutdown: ShutdownMode | None = None
+        self.handles = 0
+        self.registrations: dict[int, Registration] = {}
+        #: Handles whose registration is over, or that never were one.
+        self.past: list[tuple[int, int]] = [(0, 0), (SLOTS, 1), (-1, 1)]
+        # Expected of the current call.
+        self.signals: list[tuple[int, int]] = []
+        self.abandoned: list[Key] = []
+        self.launched: list[Key] = []
+        self.started: list[int] = []
+        #: Pid, whether the exit was requested, whether it was a crash.
+        self.exited: list[tuple[int | None, bool, bool]] = []
+        self.forgotten: list[tuple[int, int]] = []
+
+    def forget(self, r: Registration) -> None:
+        """The registration is over."""
+        del self.registrations[r.slotno]
+        self.past.append(r.key)
+        self.forgotten.append(r.key)
+
+    def tell(self, r: Registration, wish: str, signum: int = TERM) -> None:
+        """Somebody wants a registration's process to go."""
+        life = r.life
+        if life is None:
+            if wish == "restart":
+                if r.attempts:
+                    r.ready_at, r.quick = self.now, 0
+            else:
+                self.forget(r)
+            return
+        if STRENGTH.index(wish) > STRENGTH.index(life.wish):
+            life.wish = wish
+        patience = 5.0 if signum == QUIT else SHUTDOWN_TIMEOUT if r.worker.stop_timeout is None else r.worker.stop_timeout
+        if not life.told:
+            life.told = True
+            if life.pid is None:
+                self.abandoned.append((*r.key, life.attempt))
+                life.deadline = self.now + 5.0
+            else:
+                self.signals.append((life.pid, signum))
+                life.deadline = self.now + patience
+        elif signum == QUIT and life.pid is not None and life.deadline is not None:
+            self.signals.append((life.pid, QUIT))
+            life.deadline = min(life.deadline, self.now + patience)
+
+    def end(self, r: Registration, status: int | None) -> None:
+        """A life is over; None: there never was a process."""
+        life = r.life
+        assert life is not None
+        r.life = None
+        rule_decides = life.wish is None
+        crashed = rule_decides and life.started_at is not None and status not in (0, 1 << 8)
+        if status is not None:
+            self.exited.append((life.pid, not rule_decides, crashed))
+        if life.wish in ("stop", "forget") or self.shutdown is not None:
+            self.forget(r)
+        elif life.wish == "restart":
+            r.ready_at, r.quick = self.now, 0
+        elif r.never or (status == 0 and life.started_at is not None):
+            self.forget(r)
+        else:
+            interval = 0.0 if crashed else r.worker.bgw_restart_time
+            interval = max(interval, 1.0) if status is None else interval
+            began = life.launched_at if life.started_at is None else life.started_at
+            r.quick = r.quick + 1 if self.now - began < 1 else 0
+            r.ready_at = self.now + (max(interval, GUARD[min(r.quick, 8)]) if interval < 1 else interval)
+        if r.replacement is not None:
+            r.worker, r.replacement = r.replacement, None
+        if crashed and self.cluster:
+            for other in list(self.registrations.values()):
+                if other.life is not None and other is not r:
+                    self.tell(other, "stop" if other.never else "restart", QUIT)
+        self.end_of_smart()
+
+    def end_of_smart(self) -> None:
+        """Smart becomes fast when neither handles nor workers that never restart are left."""
+        waits = self.handles or any(r.never for r in self.registrations.values())
+        if self.shutdown is ShutdownMode.SMART and not waits:
+            self.shutdown = ShutdownMode.FAST
+            for r in list(self.registrations.values()):
+                self.tell(r, "stop")
+
+    def overdue(self) -> None:
+        """What a turn does to lives whose deadline has passed."""
+        for r in list(self.registrations.values()):
+            life = r.life
+            if life is None or life.deadline is None or life.deadline > self.now:
+                continue
+            if life.pid is not None:
+                self.kill(life)
+            elif life.told:
+                self.end(r, None)
+            else:
+                self.abandoned.append((*r.key, life.attempt))
+                life.told, life.deadline = True, self.now + 5.0
+
+    def due(self) -> list[Registration]:
+        """Return who must be launched now."""
+        return [
+            r
+            for r in self.registrations.values()
+            if r.life is None
+            and r.ready_at <= self.now
+            and self.phase >= PHASE_NEEDED[r.worker.bgw_start_time]
+            and self.shutdown is None
+        ]
+
+    def pick(self, pick: int) -> Registration:
+        """Return some registration."""
+        live = list(self.registrations.values())
+        return live[pick % len(live)]
+
+    def life_of(self, key: Key) -> tuple[Registration | None, Life | None]:
+        """Return registration and life that a birth or process belongs to, if they are still the current ones."""
+        r = self.registrations.get(key[0])
+        if r is None or r.generation != key[1] or r.life is None or r.life.attempt != key[2]:
+            return None, None
+        return r, r.life
+
+    def start(self, r: Registration, life: Life) -> None:
+        """The worker has its pid and has said that it started."""
+        assert life.pid is not None
+        life.started_at, life.deadline, life.failed = self.now, None, False
+        r.ever_started = True
+        self.started.append(life.pid)
+
+    def kill(self, life: Life) -> None:
+        """A process gets SIGKILL; there is nothing to wait for but its end."""
+        assert life.pid is not None
+        self.signals.append((life.pid, KILL))
+        life.told, life.deadline = True, None
+
+    def launch_due(self) -> None:
+        """What a turn does for those who wait."""
+        for r in self.due():
+            r.attempts += 1
+            r.life = Life(r.attempts, self.now, self.now + START_TIMEOUT)
+            self.launched.append((*r.key, r.attempts))
