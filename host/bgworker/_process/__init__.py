@@ -1,0 +1,1 @@
+"""Processes: birth, reaping, signals, the lifeline, and the helper programs."""
