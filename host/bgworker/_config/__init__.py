@@ -1,0 +1,1 @@
+"""workers.toml: read, checked, merged with what plugins register."""

@@ -1,0 +1,209 @@
+"""What the shape of workers.toml cannot say: values that must fit each other, names, rights, worker registrations.
+
+Pure but for the environment, which is an argument. Every check reports all it finds. The
+checks on a single worker are those of ``bgworker._spec.sanity_check``, asked key by key,
+so that the file and a dynamic registration are judged alike. Used by ``load.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from msgspec import UnsetType
+
+from bgworker._config.findings import Findings, shown, shown_key
+from bgworker._config.lines import Path
+from bgworker._config.model import NEVER, EnvironmentReference, shortened, worker_label
+from bgworker._spec import (
+    BGW_NEVER_RESTART,
+    BGWORKER_SHMEM_ACCESS,
+    BackgroundWorker,
+    BgWorkerFlags,
+    BgWorkerStartTime,
+    is_inert,
+    sanity_check,
+)
+from bgworker.errors import RegistrationError
+
+_PLUGIN_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_LIBRARY: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+#: libpq knows both spellings.
+_URL_PREFIXES: Final = ("postgresql://", "postgres://")
+#: A worker that can be registered, on which one key after another is tried.
+_SOUND: Final = BackgroundWorker(bgw_name="x", bgw_library_name="x", bgw_function_name="x")
+
+
+def check_host(values: dict[str, Any], given: Collection[str], findings: Findings) -> None:
+    """Report what is wrong with the values of [host], each of which has the right type; given are all keys in the file."""
+    first: dict[str, int] = {}
+    for number, name in enumerate(values.get("shared_preload_libraries", ()), 1):
+        place = ("[host] shared_preload_libraries", ("host", "shared_preload_libraries"))
+        if name != "*" and not _PLUGIN_NAME.fullmatch(name):
+            findings.add(*place, f'expected names of plugins, or "*", found {shown(name)} as item {number}')
+        # Folded as package names are; "the same plugin twice" is a slip that would hide which settings count.
+        elif (before := first.setdefault(name.casefold().replace("-", "_"), number)) != number:
+            findings.add(*place, f'item {number}, "{shortened(name)}", names the same plugin as item {before}')
+    for number, directory in enumerate(values.get("python_path", ()), 1):
+        if not directory or not all(map(is_inert, directory)):
+            place = ("[host] python_path", ("host", "python_path"))
+            findings.add(*place, f"expected directories, found {shown(directory)} as item {number}")
+    for key in ("control_group", "data_directory"):
+        _check_text("[host]", ("host", key), values.get(key), findings)
+    rights = values.get("control_allow", [])
+    place = ("[host] control_allow", ("host", "control_allow"))
+    for number, right in enumerate(rights, 1):
+        if not is_right(right):
+            findings.add(
+                *place,
+                f"expected rights, found {shown(right)} as item {number}",
+                'A right is "view", "operate", "register", "register:LIBRARY" or "register:LIBRARY:FUNCTION".',
+            )
+    if rights and "control_group" not in given:
+        findings.add(
+            *place, "rights are given to nobody: key control_group is missing", hint="Name the group that is to have these rights."
+        )
+
+
+def is_right(text: str) -> bool:
+    """Whether the text is a right that ``control_allow`` can give."""
+    verb, *limits = text.split(":")
+    if verb in ("view", "operate"):
+        return not limits
+    if verb != "register" or len(limits) > 2:
+        return False
+    if limits and not _LIBRARY.fullmatch(limits[0]):
+        return False
+    return len(limits) < 2 or bool(limits[1] and limits[1].isprintable() and not re.search(r"\s", limits[1]))
+
+
+def check_database(values: dict[str, Any], findings: Findings, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of [database] with references to the environment resolved; report what is wrong with them."""
+    resolved = dict(values)
+    for key in ("url", "direct_url"):
+        if values.get(key) is not None:
+            resolved[key] = _resolved_url(key, values[key], findings, environ)
+    if values.get("url") == "embedded" and "direct_url" in values:
+        where = ("[database] direct_url", ("database", "direct_url"))
+        findings.add(*where, 'expected no direct_url beside url = "embedded"', "The embedded server has no pooler in front of it.")
+    for key, limit in (("name", 63), ("user", 63)):
+        _check_text("[database]", ("database", key), values.get(key), findings, limit)
+    return resolved
+
+
+def _resolved_url(key: str, value: str | EnvironmentReference, findings: Findings, environ: Mapping[str, str]) -> str:
+    where = (f"[database] {key}", ("database", key))
+    name = shown_key(value.env) if isinstance(value, EnvironmentReference) else ""
+    text = environ.get(value.env, "") if isinstance(value, EnvironmentReference) else value
+    if isinstance(value, EnvironmentReference) and not text:
+        state = "empty" if value.env in environ else "not set"
+        findings.add(*where, f'environment variable "{name}" is {state}', hint=f"Set {name} where the host is started.")
+        return ""
+    is_fine = text.startswith(_URL_PREFIXES) or (key == "url" and text == "embedded")
+    if not is_fine or not all(map(is_inert, text)):
+        wanted = "a URL that starts with postgresql://"
+        if key == "url":
+            wanted = f'"embedded" or {wanted}'
+        # Never the text itself: it holds a password as often as not.
+        found = f'another string in environment variable "{name}"' if name else "another string"
+        findings.add(*where, f"expected {wanted}, found {found}")
+    return text
+
+
+def _check_text(table: str, path: tuple[str, str], text: str | None, findings: Findings, limit: int | None = None) -> None:
+    where = (f"{table} {path[1]}", path)
+    if text is None:
+        return
+    if not text.strip():
+        findings.add(*where, "expected a string that is not empty")
+    elif not all(map(is_inert, text)):
+        findings.add(*where, "has control characters")
+    elif limit is not None and (size := len(text.encode())) > limit:
+        findings.add(*where, f"is too long: {size} bytes of UTF-8, at most {limit} are allowed")
+
+
+def registration_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a [[worker]] as fields of a registration; only those that are set."""
+    fields = {key: value for key, value in values.items() if not isinstance(value, UnsetType) and key != "enabled"}
+    if "bgw_flags" in fields:
+        flags = BgWorkerFlags(0)
+        for name in fields["bgw_flags"]:
+            flags |= BgWorkerFlags[name]
+        fields["bgw_flags"] = flags
+    if "bgw_start_time" in fields:
+        fields["bgw_start_time"] = BgWorkerStartTime[fields["bgw_start_time"]]
+    if fields.get("bgw_restart_time") == NEVER:
+        fields["bgw_restart_time"] = BGW_NEVER_RESTART
+    if "wake_on" in fields:
+        fields["wake_on"] = tuple(fields["wake_on"])
+    return fields
+
+
+def check_worker(
+    values: Mapping[str, Any], given: Collection[str], table: str, path: Path, findings: Findings, *, has_database: bool
+) -> None:
+    """Report why a [[worker]] cannot be registered, whatever a plugin may register under its name.
+
+    Args:
+        values: Those of its keys that have the right type.
+        given: All of its keys.
+        table: How errors name it.
+        path: Where it stands.
+        findings: Where errors go.
+        has_database: Whether the file has a [database].
+    """
+    fields = registration_values(values)
+    # A worker that is switched off may wait for a database to be configured.
+    has_database = has_database or not values.get("enabled", True)
+    if fields.get("bgw_library_name") and "bgw_function_name" not in given:
+        findings.add(table, path, "key bgw_function_name is missing", "Expected is the name of a function in the library.")
+    try:
+        sanity_check(replace(_SOUND, **fields), is_dynamic=False, has_database=has_database)
+    except RegistrationError:
+        pass  # which is the first of perhaps several
+    else:
+        return
+    reported: set[str] = set()
+    for keys, trial in _trials(fields):
+        try:
+            sanity_check(replace(_SOUND, **trial), is_dynamic=False, has_database=has_database)
+        except RegistrationError as error:
+            # The sentence names the worker first; here the table has.
+            _, _, reason = error.message_primary.partition(" cannot be registered: ")
+            reason = reason.removeprefix(f"{keys[0]} ")
+            if reason not in reported:
+                findings.add(f"{table} {keys[0]}", (*path, keys[0]), reason, error.message_detail, error.message_hint)
+            reported.add(reason)
+
+
+def _trials(fields: dict[str, Any]) -> list[tuple[Sequence[str], dict[str, Any]]]:
+    """Return the keys one by one, then flags and start time, which must fit each other."""
+    trials: list[tuple[Sequence[str], dict[str, Any]]] = []
+    for key, value in fields.items():
+        if key == "wake_on":
+            trials += [([key], {key: (channel,)}) for channel in value]
+        else:
+            trials.append(([key], {key: value}))
+    if "bgw_flags" in fields and "bgw_start_time" in fields:
+        # With shared memory access, the lack of which is reported by then.
+        flags = fields["bgw_flags"] | BGWORKER_SHMEM_ACCESS
+        trials.append((["bgw_start_time"], {"bgw_flags": flags, "bgw_start_time": fields["bgw_start_time"]}))
+    return trials
+
+
+def check_duplicates(workers: Sequence[Mapping[str, Any]], findings: Findings) -> None:
+    """Report each [[worker]] whose name another one before it has."""
+    first: dict[str, int] = {}
+    for number, values in enumerate(workers, 1):
+        name = values.get("bgw_name")
+        if name is None or (before := first.setdefault(name, number)) == number:
+            continue
+        line = findings.line(("worker", before - 1, "bgw_name"))
+        findings.add(
+            f"{worker_label(number, name)} bgw_name",
+            ("worker", number - 1, "bgw_name"),
+            f"the name is already that of [[worker]] #{before}" + (f" on line {line}" if line is not None else ""),
+            hint="Give each worker a name of its own; there is one [[worker]] for each.",
+        )

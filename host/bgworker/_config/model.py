@@ -1,0 +1,266 @@
+"""The shape of workers.toml: one Struct for each table, with what each key means and expects.
+
+Pure declarations. ``load.py`` reads files into them, ``schema.py`` describes them to editors.
+What the shape cannot say (names and their bytes, flags against start times) is checked by
+``checks.py`` and ``bgworker._spec``. Adapters, the loader and the commands may import it.
+
+Each key carries a Meta with a description, for the schema, and ``extra["expected"]``, the
+words of an error: "expected <these>, found ...".
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from bgworker._spec import BGW_EXTRALEN, BGW_MAXLEN, MAX_RESTART_TIME, printable
+
+#: MAX_BACKENDS of PostgreSQL, which bounds its max_worker_processes (guc_tables.c).
+MAX_SLOTS: Final = 262_143
+#: More idle processes than this are a slip of the keyboard.
+MAX_SPARE_WORKERS: Final = 1024
+#: A worker's bgw_restart_time that means never, as the file spells it.
+NEVER: Final = "BGW_NEVER_RESTART"
+
+_PLUGIN_PATTERN: Final = r"^(\*|[A-Za-z0-9_][A-Za-z0-9._-]*)$"
+_RIGHT_PATTERN: Final = r"^(view|operate|register(:[A-Za-z0-9_][A-Za-z0-9_.-]*(:[^:\s]+)?)?)$"
+
+
+def _key(description: str, expected: str, **json_schema: Any) -> Meta:
+    """Return the Meta of one key; ``json_schema`` is for editors only, ``checks.py`` decides with better words."""
+    return Meta(description=description, extra={"expected": expected}, extra_json_schema=json_schema or None)
+
+
+#: Above 0, at most one day: the bounds of every timer here, see MAX_RESTART_TIME.
+Timeout = Annotated[float, Meta(gt=0, le=MAX_RESTART_TIME)]
+_TIMEOUT: Final = f"a number of seconds above 0, at most {MAX_RESTART_TIME:.0f}"
+#: For editors only, as in _key.
+PluginName = Annotated[str, Meta(extra_json_schema={"pattern": _PLUGIN_PATTERN})]
+Right = Annotated[str, Meta(extra_json_schema={"pattern": _RIGHT_PATTERN})]
+Directory = Annotated[str, Meta(extra_json_schema={"minLength": 1})]
+Channel = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 63})]
+UrlText = Annotated[str, Meta(extra_json_schema={"pattern": "^(embedded$|postgres(ql)?://)"})]
+_TEXT: Final = f"a string of 1 to {BGW_MAXLEN - 1} bytes"
+
+
+class HostSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The host itself."""
+
+    max_worker_processes: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_SLOTS)],
+        _key("Number of slots for background workers. Fixed until the host is started again.", f"an integer from 1 to {MAX_SLOTS}"),
+    ] = 64
+    shared_preload_libraries: Annotated[
+        list[PluginName],
+        _key(
+            "Plugins to activate, by the name of their distribution, plugin or module; upper and lower case, - and _ are "
+            'the same. ["*"] activates all that are installed.',
+            "an array of names of plugins",
+        ),
+    ] = field(default_factory=list)
+    crash_scope: Annotated[
+        Literal["attached", "cluster"],
+        _key(
+            "Who is restarted when a worker crashes: those attached to a shared segment that it was attached to, or every worker.",
+            '"attached" or "cluster"',
+        ),
+    ] = "attached"
+    restart_after_crash: Annotated[
+        bool, _key("false: a crash that would restart other workers shuts the host down, exit code 1.", "true or false")
+    ] = True
+    shutdown_timeout: Annotated[
+        Timeout, _key("Seconds from SIGTERM to SIGKILL; the default of each worker's stop_timeout.", _TIMEOUT)
+    ] = 5.0
+    start_timeout: Annotated[Timeout, _key("Seconds that a worker may take until its function is found.", _TIMEOUT)] = 60.0
+    load_timeout: Annotated[Timeout, _key("Seconds that a plugin may take to be imported and initialised.", _TIMEOUT)] = 30.0
+    python_path: Annotated[
+        list[Directory],
+        _key(
+            "Directories put on the workers' sys.path, relative to this file, so that a plain module beside it works.",
+            "an array of directories",
+        ),
+    ] = field(default_factory=lambda: ["."])
+    control_group: Annotated[
+        str | None,
+        _key("Members of this system group may connect, with the rights of control_allow.", "the name of a system group"),
+    ] = None
+    control_allow: Annotated[
+        list[Right],
+        _key(
+            "What members of control_group may do; the owner and root may do everything.",
+            'an array of "view", "operate", "register", "register:LIBRARY" or "register:LIBRARY:FUNCTION"',
+        ),
+    ] = field(default_factory=list)
+    data_directory: Annotated[
+        str | None,
+        _key(
+            "Directory for sockets, logs and the embedded database, relative to this file. -D, BGWORKER_DATA and STATE_DIRECTORY "
+            'come first; "data" where nothing names one.',
+            "a path",
+            minLength=1,
+        ),
+    ] = None
+    log: Annotated[
+        Literal["files", "stderr", "both"] | None,
+        _key(
+            "Where log lines go. Default: files; both under systemd or as process 1.",
+            '"files", "stderr" or "both"',
+        ),
+    ] = None
+    spare_workers: Annotated[
+        Annotated[int, Meta(ge=0, le=MAX_SPARE_WORKERS)] | None,
+        _key("Processes kept ready for workers yet to be started.", f"an integer from 0 to {MAX_SPARE_WORKERS}"),
+    ] = None
+
+
+class EnvironmentReference(Struct, frozen=True, forbid_unknown_fields=True):
+    """A value that is kept out of the file."""
+
+    env: Annotated[
+        str,
+        _key("Name of the environment variable that holds the value.", "the name of an environment variable", minLength=1),
+    ]
+
+
+_URL: Final = 'a URL that starts with postgresql://, or { env = "NAME" }'
+
+
+class DatabaseSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The database. Without this table there is none, and no database workers."""
+
+    #: A string once loaded: references to the environment are resolved, and may hold a password.
+    url: Annotated[
+        UrlText | EnvironmentReference,
+        _key('"embedded", or the URL of a server, or { env = "NAME" }.', f'"embedded", {_URL}'),
+    ]
+    direct_url: Annotated[
+        str | EnvironmentReference | None,
+        _key(
+            "URL of the server itself when url leads to a pooler; used for LISTEN, wake_on and locks.",
+            _URL,
+        ),
+    ] = None
+    name: Annotated[
+        str,
+        _key("Database of the embedded server, created if it is missing.", "the name of a database", minLength=1, maxLength=63),
+    ] = "postgres"
+    user: Annotated[
+        str | None,
+        _key(
+            "System user that runs the embedded server when the host is started by root.", "the name of a system user", minLength=1
+        ),
+    ] = None
+
+    def __repr__(self) -> str:
+        # A repr ends up in tracebacks and debug lines, and URLs hold passwords.
+        kind = "embedded" if self.url == "embedded" else "..."
+        return f"DatabaseSettings(url={kind!r}, name={self.name!r}, user={self.user!r})"
+
+
+class WorkerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A worker of its own, if it names a library; else changes to the worker that a plugin registers under this name."""
+
+    bgw_name: Annotated[
+        str,
+        _key("Name in log lines, process titles and status; 95 bytes at most.", _TEXT, minLength=1, maxLength=BGW_MAXLEN - 1),
+    ]
+    bgw_type: Annotated[
+        str | UnsetType,
+        _key("Groups workers of one kind. Default: bgw_name.", _TEXT, maxLength=BGW_MAXLEN - 1),
+    ] = UNSET
+    bgw_flags: Annotated[
+        list[Literal["BGWORKER_SHMEM_ACCESS", "BGWORKER_BACKEND_DATABASE_CONNECTION"]] | UnsetType,
+        _key(
+            "What the worker asks for. BGWORKER_SHMEM_ACCESS is required, and is the default; "
+            "BGWORKER_BACKEND_DATABASE_CONNECTION lets it connect to the database.",
+            'an array of "BGWORKER_SHMEM_ACCESS" and "BGWORKER_BACKEND_DATABASE_CONNECTION"',
+        ),
+    ] = UNSET
+    bgw_start_time: Annotated[
+        Literal["BgWorkerStart_PostmasterStart", "BgWorkerStart_ConsistentState", "BgWorkerStart_RecoveryFinished"] | UnsetType,
+        _key(
+            "When the worker is started: with the host (no database then), when the database answers read-only queries, "
+            "or when it is read-write, which is the default.",
+            '"BgWorkerStart_PostmasterStart", "BgWorkerStart_ConsistentState" or "BgWorkerStart_RecoveryFinished"',
+        ),
+    ] = UNSET
+    bgw_restart_time: Annotated[
+        Annotated[float, Meta(ge=0, le=MAX_RESTART_TIME)] | Literal["BGW_NEVER_RESTART"] | UnsetType,
+        _key(
+            'Seconds until the worker is started again after an exit with code 1, or "BGW_NEVER_RESTART". Default: 1.',
+            f'a number of seconds from 0 to {MAX_RESTART_TIME:.0f}, or "{NEVER}"',
+        ),
+    ] = UNSET
+    bgw_library_name: Annotated[
+        str | UnsetType,
+        _key("A plugin's name or an importable module.", _TEXT, maxLength=BGW_MAXLEN - 1),
+    ] = UNSET
+    bgw_function_name: Annotated[
+        str | UnsetType,
+        _key("The function in the library that is the worker.", _TEXT, maxLength=BGW_MAXLEN - 1),
+    ] = UNSET
+    bgw_main_arg: Annotated[
+        Any | UnsetType,
+        _key("Handed to the function as its one argument. A date or time arrives as its RFC 3339 string.", "any value"),
+    ] = UNSET
+    bgw_extra: Annotated[
+        str | UnsetType,
+        _key(
+            "Readable in the worker through my_bgworker_entry(); 128 bytes at most.",
+            f"a string of at most {BGW_EXTRALEN} bytes",
+            maxLength=BGW_EXTRALEN,
+        ),
+    ] = UNSET
+    wake_on: Annotated[
+        list[Channel] | UnsetType,
+        _key(
+            "NOTIFY channels that set this worker's latch; needs [database].",
+            "an array of names of channels",
+        ),
+    ] = UNSET
+    stop_timeout: Annotated[
+        Timeout | UnsetType,
+        _key("Seconds from SIGTERM to SIGKILL. Default: shutdown_timeout of [host].", _TIMEOUT),
+    ] = UNSET
+    enabled: Annotated[bool, _key("false switches the worker off.", "true or false")] = True
+
+    @property
+    def is_override(self) -> bool:
+        """Whether the entry changes a plugin's worker instead of being a worker of its own."""
+        return self.bgw_library_name is UNSET
+
+
+class ConfigurationTables(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """workers.toml of bgworker."""
+
+    host: HostSettings = field(default_factory=HostSettings)
+    database: DatabaseSettings | None = None
+    worker: Annotated[list[WorkerTable], _key("The static workers.", "[[worker]], an array of tables")] = field(
+        default_factory=list
+    )
+    settings: Annotated[
+        dict[str, dict[str, Any]],
+        _key(
+            "Each plugin's own settings, in [settings.PLUGIN]; the plugin says which there are and checks them.",
+            "one table for each plugin, as [settings.PLUGIN]",
+        ),
+    ] = field(default_factory=dict)
+
+
+class Configuration(ConfigurationTables, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole file as loaded: every path absolute, every reference to the environment resolved."""
+
+    #: The file, as its errors name it; empty for defaults that no file set.
+    path: str = ""
+
+
+def worker_label(number: int, name: str | None) -> str:
+    """Return how messages name one [[worker]]: by its place, counted from 1, and its name if it has a usable one."""
+    return f"[[worker]] #{number}" + (f' "{shortened(name)}"' if name else "")
+
+
+def shortened(text: str, limit: int = 60) -> str:
+    """Return the text on one line, inert on a terminal, cut in the middle when it is long."""
+    text = printable(text)
+    return text if len(text) <= limit else f"{text[: limit // 2]}...{text[-(limit // 2 - 3) :]}"
