@@ -1,0 +1,1 @@
+"""Plugins: found without importing them, loaded one by one under guard."""
