@@ -1,0 +1,56 @@
+r"""Why a worker ended, as far as its last lines on stderr say: one line for status and history.
+
+Pure. ``streams`` keeps the last bytes of stderr of each life; they are looked at once, at the exit.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from bgworker._collector.lines import clean_text
+
+#: How much of a worker's stderr is kept for its end: a long traceback, or the last 50 lines.
+KEPT_BYTES: Final = 16_384
+#: Longest reason in characters: one line of a status view, and a bit.
+REASON_LENGTH: Final = 200
+#: How far back an error is taken for the reason of the exit; one before that is an old story.
+_RECENT_LINES: Final = 50
+
+_ERROR: Final = re.compile(r"(?:ERROR|FATAL|PANIC):\s+(\S.*)")
+#: What the interpreter prints when it dies itself (Py_FatalError, faulthandler).
+_INTERPRETER: Final = re.compile(r"Fatal Python error: \S.*")
+#: The frame that an exception group draws around its parts, and the rule above each part (traceback.py).
+_GROUP_FRAME: Final = re.compile(r" *[|+] ")
+_GROUP_RULE: Final = re.compile(r" *\+[-+]+ \d+ -+")
+_TRACEBACK: Final = "Traceback (most recent call last):"
+
+
+def reason_of(errors: bytes) -> str:
+    """Return the line that tells best why the worker ended, cut and cleaned; empty if it wrote nothing.
+
+    Args:
+        errors: The last bytes that it wrote to stderr; the first line may lack its beginning.
+    """
+    lines = [line.rstrip() for line in errors.decode("utf-8", "backslashreplace").split("\n")]
+    lines = [line for line in lines if line.strip()]
+    if not lines:
+        return ""
+    reason, said_at = "", -1
+    in_traceback = False
+    for number, line in enumerate(lines):
+        text = _GROUP_FRAME.sub("", line, count=1) if _GROUP_FRAME.match(line) else line
+        if text.strip().endswith(_TRACEBACK) or _GROUP_RULE.fullmatch(line):
+            in_traceback = True
+        elif in_traceback and not text[0].isspace():
+            # The first line after the frames that is not indented is the exception; what follows it are its notes.
+            in_traceback = False
+            reason, said_at = text, number
+        elif match := _ERROR.match(line):
+            reason, said_at = match.group(1), number
+        elif _INTERPRETER.match(line):
+            reason, said_at = line, number
+    if said_at < len(lines) - _RECENT_LINES:
+        reason = ""
+    reason = clean_text((reason or lines[-1]).strip())
+    return reason if len(reason) <= REASON_LENGTH else reason[: REASON_LENGTH - 3] + "..."
