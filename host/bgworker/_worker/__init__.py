@@ -1,0 +1,1 @@
+"""Inside a worker process: latch, interrupts, activity, connection, exit wrapper."""

@@ -1,0 +1,123 @@
+"""The one Runtime of a worker process: what the faces share.
+
+The only module-level state of a worker. ``current()`` is how a face finds it; outside of a
+worker, and in a process forked from one, there is none and every face says so.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from bgworker._spec import BackgroundWorker
+from bgworker._worker.activity import Activity
+from bgworker._worker.channel import Channel
+from bgworker._worker.exit import leave
+from bgworker._worker.interrupts import Interrupts
+from bgworker._worker.latch import Latch
+from bgworker._worker.log import say
+from bgworker._worker.refusals import UsageError
+from bgworker._worker.settings import Settings
+
+if TYPE_CHECKING:
+    from bgworker._plugins.manager import PluginHost
+    from bgworker._worker.async_part import AsyncPart
+    from bgworker._worker.database import AsyncWorkerConnection, WorkerConnection
+
+
+@dataclass(frozen=True)
+class DatabaseFacts:
+    """How the host says the database is reached; None in the runtime when there is no database."""
+
+    kind: str
+    #: Everything a connection needs but the worker's own choices. Has the password: never printed, never in an error.
+    conninfo: str
+    #: The configured role; None leaves it to the conninfo.
+    role: str | None
+
+
+@dataclass(eq=False)
+class Runtime:
+    """Everything that belongs to this life of this worker."""
+
+    worker: BackgroundWorker
+    slotno: int
+    generation: int
+    latch: Latch
+    interrupts: Interrupts
+    channel: Channel
+    activity: Activity
+    settings: Settings
+    #: Shows end of file when the host has died; -1 for a worker without a host.
+    lifeline_fd: int
+    database: DatabaseFacts | None
+    #: The loader's PluginHost, inherited; None in a process that was executed afresh.
+    plugins: PluginHost | None = None
+    #: The one connection (C15); a blocking worker has the first, an async worker the second.
+    connection: WorkerConnection | None = None
+    async_connection: AsyncWorkerConnection | None = None
+    #: The open ``spi.transaction()``, or None.
+    transaction: object | None = None
+    #: What an async worker adds to its event loop; None in a blocking one.
+    async_part: AsyncPart | None = None
+
+    def exit_on_host_death(self) -> NoReturn:
+        """Leave at once: nothing of the worker may outlive its host (C24). No exit callbacks, as proc_exit in PostgreSQL's."""
+        self.interrupts.leave()
+        say("FATAL", f'terminating background worker "{self.worker.bgw_name}" due to unexpected host exit')
+        leave(1)
+
+    def close_connection(self) -> None:
+        """Say goodbye to the server, so that its log shows no lost connection."""
+        connection = self.connection or self.async_connection
+        if connection is not None:
+            connection.pgconn.finish()  # close() of an asynchronous one would need its event loop, and does no more
+
+
+_current: Runtime | None = None
+_is_fork_hooked = False
+_left_to_parent: Runtime | None = None
+
+
+def current() -> Runtime:
+    """Return the runtime of this worker.
+
+    Raises:
+        UsageError: This process is no background worker.
+    """
+    if _current is None:
+        raise UsageError(
+            "this process is not a background worker",
+            "The faces of bgworker.worker, bgworker.spi and an async worker's bgworker.aio exist in a worker process only; "
+            "a process that a worker has forked is none.",
+            'Run the function as a worker; "bgworker exec LIBRARY:FUNCTION" does so in this terminal.',
+        )
+    return _current
+
+
+def install(runtime: Runtime | None) -> None:
+    """Make this the process's runtime; None ends the state, for a worker that ran in a terminal."""
+    global _current, _is_fork_hooked
+    _current = runtime
+    if not _is_fork_hooked:
+        _is_fork_hooked = True
+        os.register_at_fork(after_in_child=_forget)
+
+
+def _forget() -> None:
+    """Take the worker out of a child that its author forks.
+
+    A signal to the child must not wake the parent's latch (it would: the pipe is shared), and
+    two processes must not read one channel.
+    """
+    global _current, _left_to_parent
+    runtime, _current = _current, None
+    if runtime is not None:
+        # Kept alive: collected here, its connection would say goodbye to the server on the socket that the parent uses.
+        _left_to_parent = runtime
+        signal.set_wakeup_fd(-1)
+        runtime.interrupts.uninstall()
+        runtime.latch.close()
+        runtime.channel.close()

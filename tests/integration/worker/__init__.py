@@ -1,0 +1,1 @@
+"""The worker runtime in real processes, under a host that the test plays."""
