@@ -1,0 +1,207 @@
+"""One non-blocking connection in the host's loop: whole messages in, whole messages out.
+
+Used for clients, for workers' channels and for the helper programs. A peer that sends too
+much, sends nonsense or does not read costs its own buffer and then its connection, never
+the host's time: each turn serves a few messages per connection and reads no further block
+before the last one is served, and a peer whose replies pile up is not served until it takes
+them.
+"""
+
+from __future__ import annotations
+
+import errno
+import selectors
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from bgworker._control.protocol import Decoder, Message, decode, encode, refusal
+from bgworker._loop import Loop
+from bgworker.errors import ProtocolError
+
+_RECEIVE_BYTES: Final = 65_536
+#: Unsent bytes above which a peer is not read from: its requests wait in the kernel, and then in the peer.
+_PAUSE_BYTES: Final = 1_048_576
+#: Messages of one peer that are served before the others get their turn.
+_MESSAGES_PER_TURN: Final = 100
+#: Blocks that are read of a peer that has exited: more than a socket holds. A stray child of it may write for ever.
+_BLOCKS_OF_LAST_WORDS: Final = 32
+#: Unsent bytes above which a peer is given up: it subscribed to events and stopped reading.
+_GIVE_UP_BYTES: Final = 16 * 1_048_576
+
+
+class Connection:
+    """A stream of messages over a connected socket.
+
+    Args:
+        loop: The host's loop.
+        peer: The socket, owned by the connection from now on.
+        on_message: Called with each message.
+        on_close: Called once when the connection has ended, whoever ended it, with a reason.
+        limit: Longest line that the peer may send, in bytes.
+        on_malformed: Called with what is wrong with a line that is no message; without it the peer is told.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        peer: socket.socket,
+        on_message: Callable[[Message], None],
+        on_close: Callable[[str], None],
+        *,
+        limit: int,
+        on_malformed: Callable[[str], None] | None = None,
+    ) -> None:
+        peer.setblocking(False)
+        self._loop = loop
+        self._socket = peer
+        self._on_message = on_message
+        self._on_close = on_close
+        self._on_malformed = on_malformed
+        self._decoder = Decoder(limit)
+        #: Unsent pieces; descriptors travel with the first byte of their piece.
+        self._unsent: deque[tuple[memoryview, tuple[int, ...]]] = deque()
+        self._unsent_bytes = 0
+        #: Lines that have been read and not yet served.
+        self._unserved: deque[bytes] = deque()
+        self._is_put_off = False
+        self._events = selectors.EVENT_READ
+        self.is_open = True
+        #: The peer has exited: it is heard to its end, and nothing is sent any more.
+        self._is_draining = False
+        loop.add(peer, self._events, self._ready)
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send one message now or as soon as the peer takes it. The descriptors must stay open until it has left."""
+        if not self.is_open:
+            return
+        self._push(encode({**message, "fds": len(fds)} if fds else message), fds)
+
+    def send_line(self, line: bytes) -> None:
+        """Send a message that is encoded already, newline included."""
+        if self.is_open:
+            self._push(line, ())
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether everything sent has left the host."""
+        return not self._unsent
+
+    def _push(self, data: bytes, fds: Sequence[int]) -> None:
+        if self._is_draining:
+            return
+        self._unsent.append((memoryview(data), tuple(fds)))
+        self._unsent_bytes += len(data)
+        self._flush()
+        if self._unsent_bytes > _GIVE_UP_BYTES:
+            self.close("the peer does not read what it asked for")
+
+    def _flush(self) -> None:
+        while self._unsent:
+            data, fds = self._unsent[0]
+            try:
+                sent = socket.send_fds(self._socket, [data], list(fds)) if fds else self._socket.send(data)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                # ETOOMANYREFS among them: a socket that is writable and takes nothing would be waited on in a spin.
+                what = "too many descriptors are on their way" if error.errno == errno.ETOOMANYREFS else error.strerror
+                self.close(f"connection lost: {what}")
+                return
+            self._unsent_bytes -= sent
+            if sent < len(data):
+                self._unsent[0] = (data[sent:], ())
+                break
+            self._unsent.popleft()
+        self._watch()
+
+    def _watch(self) -> None:
+        if not self.is_open:
+            return
+        events = selectors.EVENT_WRITE if self._unsent else 0
+        if self._unsent_bytes < _PAUSE_BYTES:
+            if not self._unserved:
+                events |= selectors.EVENT_READ
+            elif not self._is_put_off:
+                self._is_put_off = True
+                self._loop.soon(self._go_on)
+        if events == self._events:
+            return
+        # Without an event to wait for it is taken out: the kernel reports a hang-up even to those who ask for nothing.
+        if not events:
+            self._loop.remove(self._socket)
+        elif not self._events:
+            self._loop.add(self._socket, events, self._ready)
+        else:
+            self._loop.change(self._socket, events, self._ready)
+        self._events = events
+
+    def _go_on(self) -> None:
+        self._is_put_off = False
+        if self.is_open and self._unsent_bytes < _PAUSE_BYTES:
+            self._serve()
+            self._watch()
+
+    def _ready(self, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            self._flush()
+        if events & selectors.EVENT_READ and self.is_open:
+            self._receive()
+            self._watch()
+
+    def _receive(self) -> bool:
+        """Read one block and serve its first messages; return whether there may be more."""
+        try:
+            data = self._socket.recv(_RECEIVE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            self.close(f"connection lost: {error.strerror}")
+            return False
+        if not data:
+            self.close("the peer closed the connection")
+            return False
+        try:
+            self._unserved.extend(self._decoder.feed(data))
+        except ProtocolError as error:
+            self.send(refusal(None, error))
+            self.close(error.message_primary)
+            return False
+        self._serve()
+        return self.is_open
+
+    def _serve(self, limit: int = _MESSAGES_PER_TURN) -> None:
+        for _ in range(limit):
+            if not self._unserved or not self.is_open or (self._unsent_bytes >= _PAUSE_BYTES and not self._is_draining):
+                return
+            line = self._unserved.popleft()
+            try:
+                message = decode(line)
+            except ProtocolError as error:
+                if self._on_malformed is None:
+                    self.send(refusal(None, error))
+                else:
+                    self._on_malformed(error.message_primary)
+                continue
+            self._on_message(message)
+
+    def drain(self) -> None:
+        """Serve everything that has already arrived; for a peer that has exited, whose last words count."""
+        self._is_draining = True
+        for _ in range(_BLOCKS_OF_LAST_WORDS):
+            self._serve(len(self._unserved))
+            if not self.is_open or not self._receive():
+                return
+
+    def close(self, reason: str = "closed by the host") -> None:
+        """End the connection; what is unsent is dropped."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        if self._events:
+            self._loop.remove(self._socket)
+        self._socket.close()
+        self._unsent.clear()
+        self._unserved.clear()
+        self._on_close(reason)
