@@ -1,0 +1,239 @@
+"""The host's side of births: every worker process from the request to the loader until its exit.
+
+A process is born blank and belongs to no slot; it gets its assignment over its own channel
+once the host knows its pid. A loader that dies takes no birth with it: what it has not
+acknowledged is asked for again, and a child that it made without a word sees its channel
+close and leaves.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from bgworker._control.connection import Connection
+from bgworker._control.protocol import MAX_REQUEST_BYTES, Message
+from bgworker._loop import Loop
+
+if TYPE_CHECKING:
+    from bgworker._host.callers import Caller
+
+#: How long the loader may leave a birth unanswered before it counts as hung, in seconds.
+_BIRTH_TIMEOUT: Final = 10.0
+#: Exits of children not yet named by the loader, kept to be matched; more than can be in flight at once.
+_MAX_STASHED_EXITS: Final = 4096
+
+
+class Life(NamedTuple):
+    """One life of a worker: ``attempt`` counts the launches of one registration."""
+
+    slotno: int
+    generation: int
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"{self.slotno}.{self.generation}.{self.attempt}"
+
+
+@dataclass(eq=False)
+class WorkerProcess:
+    """One process that is, or is being, born for a slot."""
+
+    life: Life
+    kind: str
+    #: The host's end of the channel; a Connection once the process is born.
+    channel: socket.socket
+    #: The child's end of the channel, and the write ends of both log pipes; closed once the birth is acknowledged.
+    child_fds: list[int]
+    #: Read ends of both log pipes, kept so that a new collector can take over from a dead one.
+    log_fds: list[int]
+    requested_at: float
+    pid: int | None = None
+    connection: Connection | None = None
+    is_abandoned: bool = False
+    #: Why it exits, by its own account.
+    last_words: str = ""
+    #: The process as one who asks; set once it is born.
+    caller: Caller | None = None
+
+    def close_child_fds(self) -> None:
+        for fd in self.child_fds:
+            os.close(fd)
+        self.child_fds.clear()
+
+    def close_log_fds(self) -> None:
+        for fd in self.log_fds:
+            os.close(fd)
+        self.log_fds.clear()
+
+
+class Births:
+    """Asks for births, matches answers and exits, knows every worker process by pid and by life.
+
+    Args:
+        loop: The host's loop.
+        send: Sends to the loader with descriptors; False when no loader is ready.
+        on_born: Called with a process that has a pid and its channel open.
+        on_failed: Called with a life whose process could not be born or was not wanted any more, and why.
+        on_message: Called with a process and each message on its channel.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        send: Callable[[Message, list[int]], bool],
+        on_born: Callable[[WorkerProcess], None],
+        on_failed: Callable[[Life, str], None],
+        on_message: Callable[[WorkerProcess, Message], None],
+    ) -> None:
+        self._loop = loop
+        self._send = send
+        self._on_born = on_born
+        self._on_failed = on_failed
+        self._on_message = on_message
+        self._last_birth = 0
+        self._unborn: dict[int, WorkerProcess] = {}
+        #: Wanted while no loader was ready, in order.
+        self._waiting: list[tuple[Life, str]] = []
+        #: Exits of children that the loader may yet name: the last birth asked for by then, and the wait status.
+        self._stashed_exits: dict[int, tuple[int, int]] = {}
+        self.by_pid: dict[int, WorkerProcess] = {}
+
+    def request(self, life: Life, kind: str) -> None:
+        """Ask for a process for this life.
+
+        Raises:
+            OSError: The host itself has no descriptor left for its pipes.
+        """
+        process = self._prepare(life, kind)
+        self._last_birth += 1
+        message = {"type": "birth", "birth": self._last_birth, "kind": kind}
+        if self._send(message, process.child_fds):
+            self._unborn[self._last_birth] = process
+        else:
+            self._discard(process)
+            self._waiting.append((life, kind))
+
+    def _prepare(self, life: Life, kind: str) -> WorkerProcess:
+        made: list[int] = []
+        try:
+            ours, theirs = socket.socketpair()
+            made += [theirs.detach()]
+            out_read, out_write = os.pipe()
+            made += [out_read, out_write]
+            err_read, err_write = os.pipe()
+        except OSError:
+            for fd in made:
+                os.close(fd)
+            raise
+        return WorkerProcess(life, kind, ours, [made[0], out_write, err_write], [out_read, err_read], time.monotonic())
+
+    def _discard(self, process: WorkerProcess) -> None:
+        process.close_child_fds()
+        process.close_log_fds()
+        process.channel.close()
+
+    def loader_is_ready(self) -> None:
+        """Ask a new loader for everything that waits."""
+        waiting, self._waiting = self._waiting, []
+        for life, kind in waiting:
+            try:
+                self.request(life, kind)
+            except OSError as error:
+                self._on_failed(life, f"could not make its pipes: {error.strerror}")
+
+    def loader_is_gone(self) -> None:
+        """Take back what the dead loader has not acknowledged; the next one is asked for it."""
+        unborn, self._unborn = self._unborn, {}
+        self._stashed_exits.clear()
+        for process in unborn.values():
+            # A child it made in its last moment finds its channel closed, and leaves.
+            self._discard(process)
+            if process.is_abandoned:
+                self._on_failed(process.life, "not wanted any more")
+            else:
+                self._waiting.append((process.life, process.kind))
+
+    def abandon(self, life: Life) -> None:
+        """Give up a birth that has no pid yet; it is answered all the same."""
+        for process in self._unborn.values():
+            if process.life == life:
+                process.is_abandoned = True
+                return
+        if any(each[0] == life for each in self._waiting):
+            self._waiting = [each for each in self._waiting if each[0] != life]
+            self._on_failed(life, "not wanted any more")
+
+    def born(self, birth: int, pid: int) -> None:
+        """Take the loader's word that a process exists."""
+        process = self._unborn.pop(birth, None)
+        if process is None:
+            return  # asked of a loader that has been replaced: its channel is closed, it leaves by itself
+        process.close_child_fds()
+        last_birth, status = self._stashed_exits.pop(pid, (0, 0))
+        if not self._unborn:
+            self._stashed_exits.clear()
+        # An exit from before the request was that of another process with the same pid.
+        if last_birth >= birth:
+            self._discard(process)
+            self._on_failed(process.life, f"its process ended at once ({_describe(status)})")
+            return
+        try:
+            process.connection = Connection(
+                self._loop,
+                process.channel,
+                lambda message: self._on_message(process, message),
+                lambda reason: None,  # the exit tells; a worker that closes its channel only loses its voice
+                limit=MAX_REQUEST_BYTES,
+            )
+        except OSError as error:  # epoll_ctl(2) has a limit of its own; the blank process finds its channel closed, and leaves
+            self._discard(process)
+            self._on_failed(process.life, f"could not watch its channel: {error.strerror}")
+            return
+        process.pid = pid
+        self.by_pid[pid] = process
+        self._on_born(process)
+
+    def failed(self, birth: int, error: str) -> None:
+        """Take the loader's word that a process could not be made."""
+        process = self._unborn.pop(birth, None)
+        if process is None:
+            return
+        if not self._unborn:
+            self._stashed_exits.clear()
+        self._discard(process)
+        self._on_failed(process.life, error)
+
+    def exited(self, pid: int, status: int) -> WorkerProcess | None:
+        """Take note of a reaped child; return it when it is a worker, else remember it in case the loader names it later."""
+        process = self.by_pid.pop(pid, None)
+        if process is not None:
+            if process.connection is not None:
+                process.connection.drain()
+                process.connection.close("the process has exited")
+            return process
+        if self._unborn and len(self._stashed_exits) < _MAX_STASHED_EXITS:
+            self._stashed_exits[pid] = (self._last_birth, status)
+        return None
+
+    def hung_since(self) -> float | None:
+        """Return when the loader should have answered its oldest birth, or None."""
+        if not self._unborn:
+            return None
+        return min(process.requested_at for process in self._unborn.values()) + _BIRTH_TIMEOUT
+
+    def find(self, life: Life) -> WorkerProcess | None:
+        """Return the live process of this life."""
+        for process in self.by_pid.values():
+            if process.life == life:
+                return process
+        return None
+
+
+def _describe(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"

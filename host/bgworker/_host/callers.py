@@ -1,0 +1,116 @@
+"""Who asks: a client on the control socket or a worker on its channel; both ask the same things the same way."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass, field
+from typing import Any
+
+from bgworker._control.connection import Connection
+from bgworker._control.protocol import Message, encode, refusal, reply
+from bgworker._host.births import WorkerProcess
+from bgworker._process import reap
+from bgworker.errors import HostError
+
+
+@dataclass(eq=False)
+class Caller:
+    """One end of one connection."""
+
+    connection: Connection
+    pid: int
+    #: The worker that asks, or None for a client.
+    worker: WorkerProcess | None = None
+    #: Registrations made over this connection; the live ones hold up a smart shutdown.
+    handles: set[tuple[int, int]] = field(default_factory=set)
+    is_subscribed: bool = False
+
+    def reply(self, request_id: Any, result: Any) -> None:
+        """Answer a request."""
+        self.connection.send(reply(request_id, result))
+
+    def refuse(self, request_id: Any, error: HostError) -> None:
+        """Answer a request with an error."""
+        self.connection.send(refusal(request_id, error))
+
+
+class Callers:
+    """Every caller there is, and what all subscribers are told."""
+
+    def __init__(self) -> None:
+        self._all: set[Caller] = set()
+
+    def add(self, caller: Caller) -> None:
+        """Take note of a new caller."""
+        self._all.add(caller)
+
+    def discard(self, caller: Caller) -> None:
+        """Forget a caller whose connection has ended."""
+        self._all.discard(caller)
+
+    def forget(self, registration: tuple[int, int]) -> None:
+        """Take a registration that is over off everybody's list: connections live long, and register much."""
+        for caller in self._all:
+            caller.handles.discard(registration)
+
+    def by_pid(self, pid: int) -> Caller | None:
+        """Return a caller of this process, if it has a connection now."""
+        return next((caller for caller in self._all if caller.pid == pid), None)
+
+    def clients(self) -> list[Caller]:
+        """Return the callers that are no workers."""
+        return [caller for caller in self._all if caller.worker is None]
+
+    def broadcast(self, event: Message) -> None:
+        """Tell every subscriber; encoded once."""
+        subscribers = [caller for caller in self._all if caller.is_subscribed]
+        if subscribers:
+            line = encode(event)
+            for caller in subscribers:
+                caller.connection.send_line(line)
+
+
+class NotifyTarget:
+    """The process behind a bgw_notify_pid, held by a pidfd so that it can never be a stranger (C13)."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._fd = os.pidfd_open(pid)
+
+    def is_ready(self) -> bool:
+        """Whether SIGUSR1 has a handler there, or is ignored or blocked; its default action would kill the process."""
+        return survives_sigusr1(self._pid)
+
+    def notify(self) -> bool:
+        """Send SIGUSR1; return whether it was sent."""
+        if not self.is_ready():
+            return False
+        try:
+            signal.pidfd_send_signal(self._fd, signal.SIGUSR1)
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self._fd)
+
+
+def survives_sigusr1(pid: int) -> bool:
+    """Whether the process would outlive a SIGUSR1, as /proc/PID/status tells (proc(5): SigBlk, SigIgn, SigCgt)."""
+    bit = 1 << (signal.SIGUSR1 - 1)
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            masks = [int(line.split()[1], 16) for line in file if line.startswith(("SigBlk:", "SigIgn:", "SigCgt:"))]
+    except (OSError, ValueError, IndexError):
+        return False
+    return any(mask & bit for mask in masks)
+
+
+def signal_worker(pid: int, signum: int, *, whole_session: bool) -> None:
+    """Signal a worker that has not been reaped."""
+    if whole_session:
+        reap.signal_session(pid, signum)
+    else:
+        reap.signal_child(pid, signum)

@@ -1,0 +1,170 @@
+"""The host's view of the database: the database process kept running, and what it last said.
+
+The host itself never talks to a database. PostgreSQL, when embedded, is the host's own
+child: it survives a restart of the database process and cannot survive the host.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from bgworker._config.model import DatabaseSettings
+from bgworker._control.protocol import Message
+from bgworker._core.states import Phase
+from bgworker._host.helper_process import HelperProcess
+from bgworker._host.loaders import describe_status
+from bgworker._loop import Loop
+from bgworker._process import reap
+
+_PHASES: Final = {
+    "starting": Phase.STARTING,
+    "unreachable": Phase.STARTING,
+    "consistent": Phase.CONSISTENT,
+    "recovery_finished": Phase.RECOVERY_FINISHED,
+}
+
+
+class DatabaseWatch:
+    """Runs the database process and keeps its last words.
+
+    Args:
+        loop: The host's loop.
+        settings: The [database] table.
+        data_directory: Of the host; an embedded PostgreSQL lives in its ``pg``.
+        max_connections: What an embedded PostgreSQL must be able to take.
+        fds: Lifeline and lock.
+        on_change: Called when the phase or its detail has changed.
+        on_notify: Called with notifications and gaps.
+        log: Writes a log line.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        settings: DatabaseSettings,
+        data_directory: str,
+        max_connections: int,
+        fds: tuple[int, int],
+        on_change: Callable[[], None],
+        on_notify: Callable[[Message], None],
+        log: Callable[..., None],
+    ) -> None:
+        self._settings = settings
+        self._data_directory = data_directory
+        self._max_connections = max_connections
+        self._on_change = on_change
+        self._on_notify = on_notify
+        self._log = log
+        self.kind = "embedded" if settings.url == "embedded" else "external"
+        self.phase = Phase.STARTING
+        self._phase_name = "starting"
+        self.detail = "it has not been asked yet"
+        self._url = ""
+        self._conninfo = ""
+        self.postgres_pid: int | None = None
+        self._channels: list[str] = []
+        self._is_stopping = False
+        self._is_immediate = False
+        self._is_postgres_told = False
+        self.process = HelperProcess(
+            loop,
+            "database process",
+            "bgworker._database",
+            fds,
+            self._configure,
+            self._says,
+            self._exited,
+            on_nonsense=lambda problem: log("WARNING", "the database process sent nonsense and is replaced", f"It sent {problem}."),
+        )
+
+    def ensure(self, now: float) -> None:
+        """Start the database process if it should run and does not."""
+        self.process.ensure(now)
+
+    def next_deadline(self) -> float | None:
+        """Return when ``ensure`` has something to do."""
+        return self.process.next_deadline()
+
+    def view(self) -> dict[str, Any]:
+        """Return what status shows; there is no password in it."""
+        return {"kind": self.kind, "phase": self._phase_name, "detail": self.detail, "url": self._url}
+
+    def for_worker(self) -> dict[str, Any]:
+        """Return what a database worker needs in order to connect."""
+        return {"kind": self.kind, "conninfo": self._conninfo, "role": None}
+
+    def listen(self, channels: list[str]) -> None:
+        """Say on which channels notifications are wanted; replaces what was wanted before."""
+        if channels != self._channels:
+            self._channels = channels
+            self._send_channels()
+
+    def stop(self, mode: str) -> None:
+        """Shut an embedded PostgreSQL down, and the database process after it."""
+        if self._is_stopping and mode == "fast":
+            return
+        self._is_stopping = True
+        self._is_immediate = mode == "immediate"
+        self.process.is_wanted = False
+        self.process.send({"type": "stop", "mode": mode})
+
+    def ensure_stop(self) -> None:
+        """Shut PostgreSQL down by signal when the database process, whose work that is, is not there to do it."""
+        if self._is_stopping and self.process.pid is None and self.postgres_pid is not None and not self._is_postgres_told:
+            self._is_postgres_told = True
+            # The postmaster's own fast shutdown: a crash would cost the next start a recovery.
+            reap.signal_child(self.postgres_pid, signal.SIGQUIT if self._is_immediate else signal.SIGINT)
+
+    def postgres_exited(self, pid: int, status: int) -> None:
+        """Pass the exit of a child on; the database process knows which one it was."""
+        if pid == self.postgres_pid:
+            self.postgres_pid = None
+        self.process.send({"type": "child_exited", "pid": pid, "status": status})
+
+    def _configure(self) -> None:
+        self.process.send(
+            {
+                "type": "configure",
+                "kind": self.kind,
+                **msgspec.to_builtins(self._settings),
+                "data_directory": self._data_directory,
+                "max_connections": self._max_connections,
+                "postgres_pid": self.postgres_pid,
+            }
+        )
+        self._send_channels()
+
+    def _send_channels(self) -> None:
+        # The empty name is the database that the URL itself names.
+        self.process.send({"type": "listen", "channels": {"": self._channels} if self._channels else {}})
+
+    def _says(self, message: Message) -> None:
+        match message["type"]:
+            case "postgres":
+                self.postgres_pid = message["pid"]
+            case "phase":
+                if message["phase"] not in _PHASES:
+                    return
+                self._phase_name = message["phase"]
+                self.phase = _PHASES[message["phase"]]
+                self.detail = message["detail"]
+                self._url = message["url"] or self._url
+                self._conninfo = message["conninfo"] or self._conninfo
+                self._on_change()
+            case "log":
+                self._log(message["level"], message["message"], message.get("detail", ""), message.get("hint", ""))
+            case "notify" | "gap":
+                self._on_notify(message)
+
+    def _exited(self, status: int | None) -> None:
+        # PostgreSQL goes on; so do the workers. The phase stays what it was last known to be.
+        if self.process.is_wanted and status is not None:
+            self._log(
+                "WARNING",
+                f"database process ended ({describe_status(status)}); starting another",
+                "PostgreSQL and the workers are not touched.",
+            )

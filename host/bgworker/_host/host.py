@@ -1,0 +1,651 @@
+"""The host: the only composition root. Turns events into the machine's inputs and its effects into calls.
+
+One thread, trusted code only. Each turn waits until something happens or is due, then
+handles shutdown, reload, exits, and whatever the sockets brought; then compares what should
+run with what runs and starts the difference. Nothing here blocks, reads what others can
+write, opens a file after start-up, or raises out of a turn because of a peer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import stat
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from bgworker._config.model import Configuration
+from bgworker._control.protocol import Message
+from bgworker._control.server import ControlServer, Peer
+from bgworker._core import effects as fx
+from bgworker._core.slots import Slot, SlotMachine
+from bgworker._core.states import Origin, Phase, ShutdownMode, SlotState
+from bgworker._host import reload as reloading
+from bgworker._host import requests
+from bgworker._host.births import Births, Life, WorkerProcess
+from bgworker._host.callers import Caller, Callers, signal_worker
+from bgworker._host.data_directory import HostLocks
+from bgworker._host.database import DatabaseWatch
+from bgworker._host.helper_process import HelperProcess
+from bgworker._host.loaders import Loaders
+from bgworker._host.news import News
+from bgworker._host.output import Output
+from bgworker._host.status import Finished, slot_view, timestamp
+from bgworker._host.waits import Waits, slot_record
+from bgworker._loop import Loop
+from bgworker._process import reap
+from bgworker._process.lifeline import Lifeline
+from bgworker._shm.table import ActivityTable, SlotTable
+from bgworker._spec import BackgroundWorker, BgWorkerStartTime, printable
+from bgworker._version import __version__
+from bgworker.errors import HostError, NoFreeSlot, RegistrationError
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2)
+#: How long the helpers get to finish after the last worker, in seconds.
+_HELPER_STOP_TIMEOUT: Final = 5.0
+#: Connections that PostgreSQL gets beyond one per slot: the database process, psql, a listener, superuser reserve.
+_SPARE_CONNECTIONS: Final = 16
+LAUNCHER_NAME: Final = "bgworker launcher"
+
+
+class Host:
+    """One host life on one data directory.
+
+    Args:
+        data_directory: Absolute, prepared and locked.
+        config_path: workers.toml, or None.
+        config_text: Its text as it was when ``configuration`` was made of it.
+        configuration: The checked configuration.
+        locks: Held for this host.
+        log_to: "files", "stderr" or "both".
+    """
+
+    def __init__(
+        self,
+        data_directory: str,
+        config_path: str | None,
+        config_text: str | None,
+        configuration: Configuration,
+        locks: HostLocks,
+        log_to: str,
+    ) -> None:
+        settings = configuration.host
+        self.data_directory, self._config_path, self._log_to = data_directory, config_path, log_to
+        self.started_at = time.monotonic()
+        self.exit_code: int | None = None
+        self.machine = SlotMachine(
+            settings.max_worker_processes, shutdown_timeout=settings.shutdown_timeout, start_timeout=settings.start_timeout
+        )
+        self.crash_count = 0
+        self.finished = Finished()
+        self.waits = Waits()
+        self.callers = Callers()
+        self.ready_done: set[str] = set()
+        self.settings: dict[str, Any] = {}
+        self.static: dict[str, reloading.Static] = {}
+        self.broken_plugins: list[dict[str, Any]] = []
+        self.rejected: list[dict[str, Any]] = []
+        self._preloaded: frozenset[str] = frozenset()
+        self._python_path: list[str] = []
+        self._slot_lines: dict[int, str] = {}
+        #: What the last reload has changed.
+        self._reloaded: dict[str, Any] = {}
+        #: What the host took from workers.toml at its start, as digests.
+        self._fixed: dict[str, str] = {}
+        self._may_have_more_exits = False
+        self._is_loaded = False
+        self._without_effect = [
+            key
+            for key, is_set in (
+                ("control_group", settings.control_group is not None),
+                ("crash_scope", settings.crash_scope != "attached"),
+                ("restart_after_crash", not settings.restart_after_crash),
+                ("spare_workers", settings.spare_workers is not None),
+            )
+            if is_set
+        ]
+        self._stop_helpers_by: float | None = None
+        self._fatal_exit_code = 0
+
+        self._slot_table = SlotTable(settings.max_worker_processes)
+        self._activity_table = ActivityTable(settings.max_worker_processes)
+        self.loop = Loop(_SIGNALS)
+        self._lifeline = Lifeline()
+        self._locks = locks
+        fds = (self._lifeline.read_fd, locks.workers_fd)
+        self.output = Output(self.loop, fds, data_directory, log_to)
+        self.records = self.output.records
+        self._news = News(self.machine, self.callers, self.records)
+        self._loaders = Loaders(
+            self.loop,
+            fds,
+            self._loader_configuration,
+            settings.load_timeout,
+            config_text,
+            self._loader_ready,
+            self._loader_gone,
+            self._loader_answers,
+            self._configuration_is_wrong,
+            self.log,
+            self.output.loader_fds,
+        )
+        self.births = Births(self.loop, self._loaders.send, self._worker_born, self._birth_failed, self._worker_says)
+        self.database: DatabaseWatch | None = None
+        if configuration.database is not None:
+            self.database = DatabaseWatch(
+                self.loop,
+                configuration.database,
+                data_directory,
+                settings.max_worker_processes + _SPARE_CONNECTIONS,
+                fds,
+                self._database_changed,
+                self._database_notifies,
+                self.log,
+            )
+        self._server = ControlServer(self.loop, f"{data_directory}/run", self._client_came, self._greeting)
+
+    # -- what others ask ------------------------------------------------------------
+
+    @property
+    def has_database(self) -> bool:
+        """Whether workers.toml has a [database]."""
+        return self.database is not None
+
+    @property
+    def state(self) -> str:
+        """The host's state as status shows it."""
+        if self.machine.shutdown is not None:
+            return "stopping"
+        if not self._is_loaded or self.machine.phase is Phase.STARTING:
+            return "starting"
+        return "run" if self.machine.phase is Phase.RECOVERY_FINISHED else "consistent"
+
+    def log(self, level: str, message: str, detail: str = "", hint: str = "") -> None:
+        """Write one entry of the host's log."""
+        self.records.log(level, message, detail, hint)
+
+    def status_line(self, request_id: Any) -> bytes:
+        """Return the reply to a status request, newline included, from parts encoded once per change."""
+        host = {
+            "pid": os.getpid(),
+            "state": self.state,
+            "started_at": timestamp(self.started_at),
+            "data_directory": self.data_directory,
+            "max_worker_processes": len(self.machine.slots),
+            "crash_count": self.crash_count,
+            "version": __version__,
+            "database": None if self.database is None else self.database.view(),
+        }
+        slots = ",".join(self._slot_line(slot) for slot in self.machine.slots if slot.state is not SlotState.FREE)
+        rest = {"finished": self.finished.view(), "broken_plugins": self.broken_plugins, "rejected": self.rejected}
+        text = (
+            f'{{"id":{json.dumps(request_id)},"result":{{"format":1,"host":{json.dumps(host)},'
+            f'"slots":[{slots}],{json.dumps(rest)[1:]}}}\n'
+        )
+        return text.encode("utf-8", "replace")
+
+    def _slot_line(self, slot: Slot) -> str:
+        line = self._slot_lines.get(slot.slotno)
+        if line is None:
+            line = self._slot_lines[slot.slotno] = json.dumps(slot_view(slot), ensure_ascii=False)
+        return line
+
+    def register(self, worker: BackgroundWorker, origin: Origin, caller: Caller | None) -> Slot:
+        """Register a checked worker.
+
+        Raises:
+            NoFreeSlot: Every slot is taken (C14).
+            RegistrationError: The host is shutting down.
+        """
+        slot, effects = self.machine.register(worker, origin, time.monotonic())
+        key = (slot.slotno, slot.generation)
+        if caller is not None:
+            caller.handles.add(key)
+        if worker.bgw_notify_pid:
+            is_known = worker.bgw_notify_pid in self.births.by_pid or self.callers.by_pid(worker.bgw_notify_pid) is not None
+            self._news.notify(key, worker, is_known=is_known)
+        self.apply(effects)
+        if worker.wake_on:
+            self._update_channels()
+        return slot
+
+    def signal(self, pid: int, signum: int, *, whole_session: bool) -> None:
+        """Signal a worker that has not been reaped."""
+        if pid in self.births.by_pid:
+            signal_worker(pid, signum, whole_session=whole_session)
+
+    def is_launcher(self, caller: Caller) -> bool:
+        """Whether the caller is the launcher of this host."""
+        if caller.worker is None:
+            return False
+        return self.machine.slots[caller.worker.life.slotno].origin is Origin.BUILTIN
+
+    def reload(self, done: Callable[[dict[str, Any] | HostError], None] | None = None) -> None:
+        """Read the configuration anew in a fresh loader, then put it into effect; a failure changes nothing."""
+        if self.machine.shutdown is not None:
+            if done is not None:
+                done(RegistrationError("could not reload: the host is shutting down"))
+            return
+        self._loaders.reload(lambda failure: done(failure or self._reloaded) if done is not None else None)
+
+    def begin_shutdown(self, mode: ShutdownMode, why: str = "") -> None:
+        """Begin a shutdown, or make the running one stricter; ``why`` when nobody asked for it."""
+        if why:
+            self.log("LOG", why)
+        # The machine must know what a smart shutdown waits for before it begins one.
+        self._count_live_handles(mode)
+        self.apply(self.machine.begin_shutdown(mode, time.monotonic()))
+        self._loaders.cancel_reload(RegistrationError("could not reload: the host is shutting down"))
+        if mode is ShutdownMode.IMMEDIATE and self.database is not None:
+            self.database.stop("immediate")
+        self._tell_state()
+
+    # -- the loop -------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run until shut down; return the exit code."""
+        self.log("LOG", f"starting bgworker {__version__} (PID {os.getpid()}) on data directory {self.data_directory}")
+        for key in self._without_effect:
+            self.log("WARNING", f"[host] {key} has no effect in this version", "The host behaves as if it were not there.")
+        while self.exit_code is None:
+            signals = self.loop.turn(self._deadline())
+            self._take_signals(signals)
+            self._reap()
+            now = time.monotonic()
+            self.apply(self.machine.tick(now))
+            self.waits.expire(now)
+            self._ensure_helpers(now)
+            self._finish_shutdown(now)
+        return self.exit_code
+
+    def _deadline(self) -> float | None:
+        times = [
+            self.machine.next_deadline(),
+            self.waits.next_deadline(),
+            self._loaders.next_deadline(),
+            self.births.hung_since(),
+            self._stop_helpers_by,
+            self.output.collector.next_deadline(),
+            self._server.resume_at,
+            0.0 if self._may_have_more_exits else None,
+            self.database.next_deadline() if self.database is not None else None,
+        ]
+        return min((t for t in times if t is not None), default=None)
+
+    def _ensure_helpers(self, now: float) -> None:
+        self.output.collector.ensure(now)
+        self._loaders.ensure(now)
+        if self.database is not None:
+            self.database.ensure(now)
+        hung = self.births.hung_since()
+        if hung is not None and now >= hung:
+            self.log("WARNING", "the loader does not answer; starting another", "Running workers are not touched.")
+            self._loaders.replace_hung()
+            self.births.loader_is_gone()
+        self._server.ensure(now)
+
+    def _take_signals(self, signals: set[int]) -> None:
+        if signal.SIGQUIT in signals:
+            self.begin_shutdown(ShutdownMode.IMMEDIATE)
+        elif signals & {signal.SIGTERM, signal.SIGINT}:
+            if self.machine.shutdown is not None and self.machine.shutdown >= ShutdownMode.FAST:
+                self.begin_shutdown(ShutdownMode.IMMEDIATE)
+            else:
+                self.begin_shutdown(ShutdownMode.FAST)
+        elif signal.SIGHUP in signals:
+            if self._has_lost_terminal():
+                self.begin_shutdown(ShutdownMode.FAST, "the terminal is gone, shutting down")
+            else:
+                self.reload()
+
+    @staticmethod
+    def _has_lost_terminal() -> bool:
+        """Whether SIGHUP means that the terminal which this host ran on has vanished."""
+        return any(_is_dead_terminal(fd) for fd in (0, 1, 2))
+
+    def _reap(self) -> None:
+        count = 0
+        for pid in reap.exited_children():
+            count += 1
+            now = time.monotonic()
+            helper = next((h for h in self._helpers() if h.pid == pid), None)
+            if helper is not None:
+                reap.signal_session(pid)
+                helper.exited(reap.reap(pid), now)
+                continue
+            if self.database is not None and pid == self.database.postgres_pid:
+                self.database.postgres_exited(pid, reap.reap(pid))
+                continue
+            if pid in self.births.by_pid:
+                # What it left in its process group goes with it, while its pid still guards the group's number.
+                reap.signal_session(pid)
+            status = reap.reap(pid)
+            process = self.births.exited(pid, status)
+            if process is not None:
+                self._worker_exited(process, status, now)
+            elif self.database is not None:
+                # PostgreSQL may end before the database process has named it.
+                self.database.postgres_exited(pid, status)
+        self._may_have_more_exits = count >= reap.EXITS_PER_TURN
+
+    def _helpers(self) -> list[HelperProcess]:
+        helpers = [self.output.collector, *self._loaders.processes()]
+        if self.database is not None:
+            helpers.append(self.database.process)
+        return helpers
+
+    def _finish_shutdown(self, now: float) -> None:
+        """Stop the helpers after the last worker, PostgreSQL after them, the collector last."""
+        if self.machine.shutdown is None or not self.machine.is_drained:
+            return
+        if self._stop_helpers_by is None:
+            self._stop_helpers_by = now + _HELPER_STOP_TIMEOUT
+            self._loaders.stop()
+            if self.database is not None:
+                self.database.stop("immediate" if self.machine.shutdown is ShutdownMode.IMMEDIATE else "fast")
+        if self.database is not None:
+            self.database.ensure_stop()
+        others = [h for h in self._helpers() if h is not self.output.collector and h.pid is not None]
+        postgres = self.database.postgres_pid if self.database is not None else None
+        if now >= self._stop_helpers_by:
+            self._stop_helpers_by = now + 1.0
+            # The collector comes last: what the others have said on their way out is still to be written.
+            for helper in others or [self.output.collector]:
+                helper.kill()
+            if postgres is not None:
+                reap.signal_child(postgres, signal.SIGQUIT)
+            return
+        if others or postgres is not None:
+            return
+        if self.output.collector.is_wanted:
+            self.output.collector.is_wanted = False
+            self.log("LOG", "host is shut down")
+            self._stop_helpers_by = now + _HELPER_STOP_TIMEOUT
+            self.output.collector.send({"type": "stop"})
+        if self.output.collector.pid is None:
+            self.exit_code = self._fatal_exit_code
+
+    def close(self) -> None:
+        """Give back everything of this host's own; called once, after ``run`` or instead of it."""
+        self.records.flush_to_stderr()
+        self._server.close()
+        self.loop.close()
+        self._slot_table.close()
+        self._activity_table.close()
+        self.output.close()
+        self._lifeline.close()
+        self._locks.close()
+
+    # -- effects of the machine -----------------------------------------------------
+
+    def apply(self, effects: Sequence[fx.Effect]) -> None:
+        """Do what the machine decided, in its order."""
+        for effect in effects:
+            match effect:
+                case fx.Launch(slotno, generation, attempt):
+                    self._launch(Life(slotno, generation, attempt))
+                case fx.Signal(_slotno, _generation, pid, signum, whole_session):
+                    self.signal(pid, signum, whole_session=whole_session)
+                case fx.Abandon(slotno, generation, attempt):
+                    self.births.abandon(Life(slotno, generation, attempt))
+                case fx.Publish(slotno):
+                    self._publish(self.machine.slots[slotno])
+                case fx.Started():
+                    self._news.started(effect)
+                case fx.Exited():
+                    self.crash_count += effect.exit.is_crash
+                    self._news.exited(effect)
+                case fx.Forgotten():
+                    self._forget(effect)
+                case fx.Log(level, message, detail, hint):
+                    self.log(level, message, detail, hint)
+
+    def _launch(self, life: Life) -> None:
+        worker = self.machine.slots[life.slotno].worker
+        assert worker is not None
+        kind = "preloaded" if worker.bgw_library_name in self._preloaded or worker.bgw_library_name == "bgworker" else "exec"
+        try:
+            self.births.request(life, kind)
+        except OSError as error:
+            self._birth_failed(life, f"could not make its pipes: {error.strerror}")
+
+    def _publish(self, slot: Slot) -> None:
+        self._slot_lines.pop(slot.slotno, None)
+        self._slot_table.write(slot.slotno, slot_record(slot))
+        if slot.state is not SlotState.FREE:  # else Forgotten follows, and with it the reason
+            self.waits.slot_changed(slot, self.finished.reason)
+
+    def _forget(self, effect: fx.Forgotten) -> None:
+        key = (effect.slotno, effect.generation)
+        if effect.origin is not Origin.BUILTIN:
+            self.finished.add(effect.slotno, effect.generation, effect.worker, effect.origin, effect.last_exit, effect.reason)
+        self.waits.slot_changed(self.machine.slots[effect.slotno], self.finished.reason)
+        self._news.finished(effect)
+        self.callers.forget(key)
+        self._count_live_handles()
+        if effect.worker.wake_on:
+            self._update_channels()
+
+    def _tell_state(self) -> None:
+        self._news.host_is(self.state)
+
+    # -- workers --------------------------------------------------------------------
+
+    def _worker_born(self, process: WorkerProcess) -> None:
+        life, pid = process.life, process.pid
+        assert pid is not None
+        assert process.connection is not None
+        slot = self.machine.slots[life.slotno]
+        caller = Caller(process.connection, pid, process)
+        self.callers.add(caller)
+        process.caller = caller
+        self.apply(self.machine.born(*life, pid, time.monotonic()))
+        is_wanted = (slot.generation, slot.attempt) == (life.generation, life.attempt) and slot.state is SlotState.LAUNCHING
+        if not is_wanted or slot.worker is None or process.is_abandoned:
+            # It has no assignment and blocks its signals; without its channel it leaves.
+            process.connection.close()
+            process.close_log_fds()
+            return
+        worker = slot.worker
+        self.output.attach(process, worker, is_static=slot.origin is not Origin.DYNAMIC)
+        process.connection.send(self._assignment(slot, worker))
+
+    def _assignment(self, slot: Slot, worker: BackgroundWorker) -> Message:
+        data = worker.to_dict()
+        if slot.origin is Origin.BUILTIN:
+            data["bgw_main_arg"] = {"done": sorted(self.ready_done), "load": sorted(self._loaders.exec_only)}
+        database = None
+        if self.database is not None and worker.is_database_worker:
+            database = self.database.for_worker()
+        return {
+            "type": "assign",
+            "slot": slot.slotno,
+            "generation": slot.generation,
+            "worker": data,
+            "settings": self.settings,
+            "database": database,
+            "python_path": self._python_path,
+            "host_pid": os.getpid(),
+            "host_version": __version__,
+            "max_worker_processes": len(self.machine.slots),
+        }
+
+    def _birth_failed(self, life: Life, reason: str) -> None:
+        self.apply(self.machine.birth_failed(*life, reason, time.monotonic()))
+
+    def _worker_says(self, process: WorkerProcess, message: Message) -> None:
+        kind = message.get("type")
+        now = time.monotonic()
+        if kind == "started":
+            self.apply(self.machine.started(*process.life, now))
+        elif kind == "start_failed":
+            error = message.get("error")
+            text = error.get("message_primary") if isinstance(error, dict) else None
+            self.apply(self.machine.start_failed(*process.life, printable(str(text or "no reason given"))[:500], now))
+        elif kind == "exiting":
+            process.last_words = str(message.get("error", ""))
+        elif process.caller is not None:
+            requests.serve(self, process.caller, message)
+
+    def _worker_exited(self, process: WorkerProcess, status: int, now: float) -> None:
+        if process.caller is not None:
+            self._forget_caller(process.caller)
+        self.output.ended(process, status)
+        self.apply(self.machine.exited(*process.life, status, now, process.last_words))
+
+    # -- clients --------------------------------------------------------------------
+
+    def _greeting(self) -> tuple[Message, Sequence[int]]:
+        message = {"bgworker": 1, "version": __version__, "pid": os.getpid(), "max_worker_processes": len(self.machine.slots)}
+        return message, (self._slot_table.read_only_fd, self._activity_table.read_only_fd)
+
+    def _client_came(self, peer: Peer) -> None:
+        caller = Caller(peer.connection, peer.pid)
+        self.callers.add(caller)
+
+        def closed() -> None:
+            self._forget_caller(caller)
+            self._count_live_handles()
+
+        peer.on_request = lambda message: requests.serve(self, caller, message)
+        peer.on_close = closed
+
+    def _forget_caller(self, caller: Caller) -> None:
+        self.callers.discard(caller)
+        self.waits.discard_owner(caller)
+
+    def _count_live_handles(self, mode: ShutdownMode | None = None) -> None:
+        """Tell the machine how many connections hold a handle of a worker that is still registered (design 8.4)."""
+        if ShutdownMode.SMART not in (mode, self.machine.shutdown):
+            return
+        slots = self.machine.slots
+        count = sum(
+            any(slots[n].generation == g and slots[n].state is not SlotState.FREE for n, g in caller.handles)
+            for caller in self.callers.clients()
+        )
+        self.apply(self.machine.set_live_handles(count, time.monotonic()))
+
+    # -- loader ---------------------------------------------------------------------
+
+    def _loader_configuration(self) -> tuple[Message, list[int]]:
+        message = {"type": "configure", "config_path": self._config_path}
+        return message, [self._slot_table.read_only_fd, self._activity_table.fd]
+
+    def _loader_answers(self, message: Message) -> None:
+        if message["type"] == "born":
+            self.births.born(message["birth"], message["pid"])
+        else:
+            self.births.failed(message["birth"], message["error"])
+
+    def _loader_gone(self) -> None:
+        self.births.loader_is_gone()
+
+    def _loader_ready(self, message: Message, is_new_configuration: bool) -> None:
+        self._preloaded = frozenset(message["preloaded"])
+        self._python_path = message["python_path"]
+        self.broken_plugins = message["broken_plugins"]
+        if is_new_configuration:
+            self._take_configuration(message)
+        self.births.loader_is_ready()
+
+    def _take_configuration(self, message: Message) -> None:
+        if self.machine.shutdown is not None:
+            return  # it was still loading when the shutdown began
+        is_reload, self._is_loaded = self._is_loaded, True
+        old_settings, self.settings = self.settings, message["settings"]
+        self.rejected = message["rejected"]
+        for rejected in self.rejected:
+            self.log("ERROR", f'background worker "{printable(rejected["bgw_name"])}" is not registered', rejected["error"])
+        self._fixed = self._fixed or message["fixed"]
+        warnings = [*message["warnings"], *reloading.without_effect(self._fixed, message["fixed"])]
+        for warning in warnings:
+            self.log("WARNING", warning)
+        for broken in self.broken_plugins:
+            self.log("ERROR", f'plugin "{broken["name"]}" is broken and was left out', broken["error"])
+        changes = reloading.take_static_workers(self, message["workers"])
+        if message["has_launcher_hooks"]:
+            self._register_launcher()
+        if self.database is None and not is_reload:
+            self.apply(self.machine.set_phase(Phase.RECOVERY_FINISHED, "", time.monotonic()))
+        if is_reload:
+            # Settings changed for everybody: each worker re-reads them when it chooses (C25).
+            for pid in self.births.by_pid:
+                signal_worker(pid, signal.SIGHUP, whole_session=False)
+            self.log("LOG", f"configuration reloaded: {reloading.summary(changes)}")
+        settings = reloading.changed_settings(old_settings, self.settings)
+        self._reloaded = {"changes": changes, "settings": settings, "signalled": len(self.births.by_pid), "warnings": warnings}
+        if self.database is not None:
+            self.apply(self.machine.set_phase(self.database.phase, self.database.detail, time.monotonic()))
+        self._tell_state()
+
+    def _configuration_is_wrong(self, errors: list[HostError]) -> None:
+        """The first loader found errors that only the plugins could see: nothing is started, exit code 2."""
+        for error in errors:
+            self.log("FATAL", error.message_primary, error.message_detail, error.message_hint)
+            if self._log_to == "files":
+                # Whoever has just typed `bgworker run` does not look for the reason in a file.
+                sys.stderr.write("".join(f"{printable(line)}\n" for line in error.lines()))
+        self._fatal_exit_code = 2
+        self.begin_shutdown(ShutdownMode.FAST, "shutting down: the configuration has errors")
+
+    def _register_launcher(self) -> None:
+        if any(slot.origin is Origin.BUILTIN and slot.state is not SlotState.FREE for slot in self.machine.slots):
+            return
+        launcher = BackgroundWorker(
+            bgw_name=LAUNCHER_NAME,
+            bgw_type=LAUNCHER_NAME,
+            bgw_library_name="bgworker",
+            bgw_function_name="launcher_main",
+            bgw_start_time=BgWorkerStartTime.BgWorkerStart_RecoveryFinished,
+            bgw_restart_time=1.0,
+        )
+        try:
+            self.register(launcher, Origin.BUILTIN, None)
+        except NoFreeSlot as error:
+            self.log(
+                "WARNING",
+                f"hooks bgworker_ready and bgworker_event do not run: {error.message_primary}",
+                error.message_detail,
+                error.message_hint,
+            )
+
+    # -- database -------------------------------------------------------------------
+
+    def _update_channels(self) -> None:
+        """Have the database process listen on every channel that a registered worker names, and on no other."""
+        if self.database is not None:
+            in_use = (slot.worker for slot in self.machine.slots if slot.worker is not None)
+            self.database.listen(sorted({channel for worker in in_use for channel in worker.wake_on}))
+
+    def _database_changed(self) -> None:
+        assert self.database is not None
+        if self._is_loaded:
+            self.apply(self.machine.set_phase(self.database.phase, self.database.detail, time.monotonic()))
+        self._tell_state()
+
+    def _database_notifies(self, message: Message) -> None:
+        """Hand a notification, or the news of a gap, to every worker that asked for its channel."""
+        channels = {message["channel"]} if message["type"] == "notify" else set(message["channels"])
+        for process in self.births.by_pid.values():
+            worker = self.machine.slots[process.life.slotno].worker
+            if worker is None or process.connection is None or not channels & set(worker.wake_on):
+                continue
+            wanted = sorted(channels & set(worker.wake_on))
+            if message["type"] == "notify":
+                process.connection.send({"type": "notify", "channel": message["channel"], "payload": message["payload"]})
+            else:
+                process.connection.send({"type": "gap", "channels": wanted})
+
+
+def _is_dead_terminal(fd: int) -> bool:
+    """Whether the descriptor is a terminal that has hung up. It answers isatty() with no; a pipe hangs up without harm."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    try:
+        return stat.S_ISCHR(os.fstat(fd).st_mode) and any(events & select.POLLHUP for _fd, events in poll.poll(0))
+    except OSError:
+        return False

@@ -1,0 +1,359 @@
+"""The loader that serves births, and during a reload the candidate that is to follow it.
+
+A reload never changes a loader: a new one reads the file and imports the plugins, and only
+when all of that went well does it take over. A loader that dies at an import is replaced by
+one that leaves the plugin out; one that dies later is replaced by its like, from the
+configuration that was last accepted, whatever the file says by now.
+
+A request to reload is answered by a loader that was started after it: whoever has saved the
+file and then asks must not be told of what the file said before.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from bgworker._control.protocol import Message
+from bgworker._host.helper_process import HelperProcess
+from bgworker._loop import Loop
+from bgworker.errors import ConfigurationError, HostError, PluginError, error_from_dict
+
+#: Called when a reload has ended: with nothing, or with what was wrong.
+Done = Callable[[HostError | None], None]
+
+#: How often a candidate may end without a plugin to blame before the reload is given up.
+_MAX_DEATHS: Final = 3
+#: Reload requests that wait for the next one; all of them share it.
+_MAX_WAITING: Final = 1000
+
+
+@dataclass(eq=False)
+class Loader:
+    """One loader process and what it has said."""
+
+    process: HelperProcess
+    #: The text of workers.toml to use; None reads the file.
+    config_text: str | None
+    is_ready: bool = False
+    importing: str | None = None
+    import_deadline: float | None = None
+    ready: Message = field(default_factory=dict)
+    #: It has said that the configuration has errors.
+    has_complained: bool = False
+    #: Plugins never touched again by this loader and its replacements, with what they did.
+    excluded: dict[str, str] = field(default_factory=dict)
+    #: Plugins that start threads, with what is said of them.
+    exec_only: dict[str, str] = field(default_factory=dict)
+    #: Ends in a row with nobody to blame and nothing loaded.
+    deaths: int = 0
+
+
+class Loaders:
+    """Keeps one loader ready.
+
+    Args:
+        loop: The host's loop.
+        fds: Lifeline and lock.
+        configure: Makes the configure message's common part, with its descriptors.
+        load_timeout: Seconds that one plugin's import and hooks may take.
+        on_ready: Called with a loader that has taken over, and whether it came by a first start or a reload.
+        on_gone: Called when the serving loader has died.
+        on_answer: Called with birth answers of the serving loader.
+        on_fatal: Called when the first loader finds the configuration wrong.
+        log: Writes a log line.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        fds: tuple[int, int],
+        configure: Callable[[], tuple[Message, list[int]]],
+        load_timeout: float,
+        config_text: str | None,
+        on_ready: Callable[[Message, bool], None],
+        on_gone: Callable[[], None],
+        on_answer: Callable[[Message], None],
+        on_fatal: Callable[[list[HostError]], None],
+        log: Callable[..., None],
+        output_fds: tuple[int, int],
+    ) -> None:
+        self._loop, self._fds, self._configure, self._load_timeout = loop, fds, configure, load_timeout
+        self._on_ready, self._on_gone, self._on_answer, self._on_fatal, self._log = on_ready, on_gone, on_answer, on_fatal, log
+        self._output_fds = output_fds
+        self.current: Loader = self._new(config_text)
+        self.candidate: Loader | None = None
+        #: Who is answered when the candidate has come to an end, and who asked since it was started.
+        self._done: list[Done] = []
+        self._next: list[Done] = []
+        self._retiring: list[Loader] = []
+        self._was_ready_once = False
+        self._last_complaint = ""
+
+    def _new(self, config_text: str | None) -> Loader:
+        loader: Loader
+
+        def started() -> None:
+            loader.is_ready = False
+            loader.importing = None
+            loader.has_complained = False
+            # Covers the loader's own start; each plugin gets its own time below.
+            loader.import_deadline = time.monotonic() + self._load_timeout
+            message, fds = self._configure()
+            message |= {"config_text": loader.config_text, "excluded": loader.excluded, "exec_only": loader.exec_only}
+            loader.process.send(message, fds)
+
+        process = HelperProcess(
+            self._loop,
+            "loader",
+            "bgworker._loader",
+            self._fds,
+            started,
+            lambda message: self._message(loader, message),
+            lambda status: self._exited(loader, status),
+            self._output_fds,
+            lambda problem: self._log("WARNING", "the loader process sent nonsense and is replaced", f"It sent {problem}."),
+        )
+        loader = Loader(process, config_text)
+        return loader
+
+    def ensure(self, now: float) -> None:
+        """Start what should run, and end what takes too long."""
+        for loader in (self.current, self.candidate, *self._retiring):
+            if loader is None:
+                continue
+            loader.process.ensure(now)
+            if loader.import_deadline is not None and now >= loader.import_deadline and loader.process.pid is not None:
+                loader.import_deadline = None
+                if loader.importing:
+                    self._exclude(loader, loader.importing, f"importing it did not finish within {self._load_timeout:g} seconds")
+                    loader.importing = None
+                loader.process.kill()
+
+    def next_deadline(self) -> float | None:
+        """Return when ``ensure`` has something to do at the latest."""
+        times: list[float] = []
+        for loader in (self.current, self.candidate, *self._retiring):
+            if loader is None:
+                continue
+            if loader.process.pid is None and loader.process.start_at is not None and loader.process.is_wanted:
+                times.append(loader.process.start_at)
+            if loader.import_deadline is not None and loader.process.pid is not None:
+                times.append(loader.import_deadline)
+        return min(times, default=None)
+
+    def send(self, message: Message, fds: list[int]) -> bool:
+        """Send to the serving loader; False while there is none."""
+        return self.current.is_ready and self.current.process.send(message, fds)
+
+    def reload(self, done: Done) -> None:
+        """Start a candidate that reads the file anew; requests that come meanwhile share the one after it."""
+        if self.candidate is None:
+            self._start_candidate([done])
+        elif len(self._next) < _MAX_WAITING:
+            self._next.append(done)
+        else:
+            done(HostError("could not reload: too many requests to reload are waiting", message_hint="Try again later."))
+
+    def _start_candidate(self, done: list[Done]) -> None:
+        self._log("LOG", "received reload request, reading the configuration")
+        self._done = done
+        # New code gets a new chance: nothing is known of its plugins.
+        self.candidate = self._new(None)
+
+    def cancel_reload(self, failure: HostError) -> None:
+        """Give up the reload that is going on, if one is, and those that wait for it."""
+        self._done += self._next
+        self._next = []
+        if self.candidate is not None:
+            self._drop_candidate(failure)
+
+    @property
+    def exec_only(self) -> dict[str, str]:
+        """Plugins whose workers are executed, because they start threads."""
+        return self.current.exec_only
+
+    def processes(self) -> list[HelperProcess]:
+        """Return every loader process there is."""
+        loaders = [self.current, self.candidate, *self._retiring]
+        return [loader.process for loader in loaders if loader is not None]
+
+    def replace_hung(self) -> None:
+        """End the serving loader, which does not answer; another one follows."""
+        self.current.process.kill()
+
+    def stop(self) -> None:
+        """Want no loader any more. One that is still loading has nothing to finish, and would not listen."""
+        for loader in (self.current, self.candidate, *self._retiring):
+            if loader is None:
+                continue
+            loader.process.is_wanted = False
+            if loader.is_ready:
+                loader.process.send({"type": "stop"})
+            else:
+                loader.importing = None  # which is not to blame
+                loader.process.kill()
+
+    def _message(self, loader: Loader, message: Message) -> None:
+        kind = message["type"]
+        if loader not in (self.current, self.candidate):
+            return  # said before it knew that it was replaced
+        if kind in ("born", "birth_failed"):
+            self._on_answer(message)
+        elif kind == "importing":
+            loader.importing = message["plugin"]
+            loader.import_deadline = time.monotonic() + self._load_timeout
+        elif kind == "birth_way":
+            if message["way"] != "clone":
+                self._log("LOG", "background workers are born by forking twice", "The kernel does not allow CLONE_PARENT here.")
+        elif kind == "threads":
+            loader.exec_only[message["plugin"]] = "it starts threads when it is imported"
+            loader.importing = None
+            self._log(
+                "LOG",
+                f'plugin "{message["plugin"]}" starts threads when it is imported: its workers are executed, not cloned',
+                "A process with threads cannot be cloned safely.",
+            )
+            loader.process.kill()
+            loader.process.restart_at_once()
+        elif kind == "configuration_error":
+            self._configuration_error(loader, [error_from_dict(each) for each in message["errors"]])
+        elif kind == "ready":
+            self._ready(loader, message)
+
+    def _ready(self, loader: Loader, message: Message) -> None:
+        loader.is_ready = True
+        loader.importing = None
+        loader.import_deadline = None
+        loader.deaths = 0
+        loader.ready = message
+        # What was accepted is what every later replacement uses.
+        loader.config_text = message["config_text"]
+        if loader is self.candidate:
+            if failure := self._newly_broken(message):
+                self._drop_candidate(failure)
+                return
+            previous, self.current, self.candidate = self.current, loader, None
+            self._was_ready_once = True
+            self._retire(previous)
+            self._on_gone()
+            self._on_ready(message, True)
+            self._end_reload(None)
+        else:
+            is_first, self._was_ready_once = not self._was_ready_once, True
+            self._on_ready(message, is_first)
+
+    def _newly_broken(self, message: Message) -> PluginError | None:
+        """Return what is wrong when a plugin that works now would be lost by taking the candidate."""
+        if not self._was_ready_once:
+            return None  # this is the start: what is broken is left out, and the rest run
+        known = {broken["name"] for broken in self.current.ready.get("broken_plugins", ())}
+        lost = [broken for broken in message["broken_plugins"] if broken["name"] not in known]
+        if not lost:
+            return None
+        return PluginError(
+            f'could not reload: plugin "{lost[0]["name"]}" is broken',
+            "\n".join(broken["error"] for broken in lost),
+            "Everything runs on as it was. Mend the plugin, then reload again.",
+        )
+
+    def _retire(self, loader: Loader) -> None:
+        process = loader.process
+        process.is_wanted = False
+        is_idle = loader.is_ready and process.connection is not None and process.connection.is_flushed
+        loader.is_ready = False
+        if process.pid is not None:
+            self._retiring.append(loader)
+            if is_idle:
+                loader.import_deadline = time.monotonic() + self._load_timeout
+                process.send({"type": "stop"})
+            else:
+                # Requests still under way to it name descriptors that are about to be closed.
+                process.abort()
+
+    def _configuration_error(self, loader: Loader, errors: list[HostError]) -> None:
+        lines = [line for error in errors for line in (error.message_primary, error.message_detail, error.message_hint) if line]
+        loader.has_complained = True
+        if loader is self.candidate:
+            failure = ConfigurationError(
+                "could not reload the configuration: the file has errors",
+                "\n".join(lines),
+                "Everything runs on as it was. Mend the file, then reload again.",
+            )
+            self._drop_candidate(failure)
+        elif self._was_ready_once:
+            # A plugin that was exchanged under a running host, say. What runs does not pay for it.
+            if (complaint := "\n".join(lines)) != self._last_complaint:
+                self._last_complaint = complaint
+                self._log(
+                    "ERROR",
+                    "could not start another loader: the configuration that was accepted has errors now",
+                    complaint,
+                    "Running workers are not touched; none can be started until this is mended. Then run: bgworker reload",
+                )
+            loader.process.kill()
+        else:
+            self._on_fatal(errors)
+
+    def _drop_candidate(self, failure: HostError) -> None:
+        loader, self.candidate = self.candidate, None
+        if loader is not None:
+            loader.process.is_wanted = False
+            if loader.process.pid is not None:
+                self._retiring.append(loader)
+                loader.process.kill()
+        self._end_reload(failure)
+
+    def _end_reload(self, failure: HostError | None) -> None:
+        if failure is not None:
+            self._log("ERROR", failure.message_primary, failure.message_detail, failure.message_hint)
+        done, self._done = self._done, []
+        for each in done:
+            each(failure)
+        if self._next:
+            following, self._next = self._next, []
+            self._start_candidate(following)
+
+    def _exited(self, loader: Loader, status: int | None) -> None:
+        if loader in self._retiring:
+            self._retiring.remove(loader)
+            return
+        was_ready, loader.is_ready = loader.is_ready, False
+        loader.import_deadline = None
+        if loader.importing is not None and status is not None:
+            self._exclude(loader, loader.importing, f"importing it ended the loader ({describe_status(status)})")
+            loader.importing = None
+            loader.process.restart_at_once()
+        elif loader.process.is_wanted and not (loader.exec_only and not was_ready) and not loader.has_complained:
+            how = "could not be started" if status is None else f"ended ({describe_status(status)})"
+            loader.deaths += 1
+            if loader is self.candidate and loader.deaths >= _MAX_DEATHS:
+                self._drop_candidate(
+                    PluginError(
+                        f"could not reload: the loader process {how}",
+                        f"It was tried {_MAX_DEATHS} times. Everything runs on as it was.",
+                    )
+                )
+            elif loader.deaths == 1:
+                self._log("WARNING", f"loader process {how}; starting another", "Running workers are not touched.")
+        if loader is self.current and was_ready:
+            self._on_gone()
+
+    def _exclude(self, loader: Loader, plugin: str, reason: str) -> None:
+        loader.excluded[plugin] = reason
+        error = PluginError(f'plugin "{plugin}" is set aside: {reason}')
+        self._log(
+            "ERROR",
+            error.message_primary,
+            "The other plugins are loaded without it.",
+            "Mend or remove it, then run: bgworker reload",
+        )
+
+
+def describe_status(status: int) -> str:
+    """Return how a process ended, in words."""
+    code = os.waitstatus_to_exitcode(status)
+    return f"exit code {code}" if code >= 0 else f"signal {-code}"

@@ -1,0 +1,86 @@
+"""Where a host's life begins and ends: directory, locks, process settings, loop, exit code."""
+
+from __future__ import annotations
+
+import os
+import resource
+import traceback
+from datetime import UTC, datetime
+
+from bgworker._config.locate import Location
+from bgworker._config.model import Configuration
+from bgworker._host.data_directory import HostLocks, prepare
+from bgworker._host.host import Host
+from bgworker._process import prctl
+from bgworker._process.helper import set_title
+from bgworker.errors import ConfigurationError
+
+
+def run_host(location: Location, configuration: Configuration, config_text: str | None = None) -> int:
+    """Run a host in the foreground until it is shut down; return the exit code of ``bgworker run``.
+
+    Args:
+        location: The data directory, and workers.toml if there is one.
+        configuration: Made of that file, and checked.
+        config_text: The file's text, so that a replaced loader does not depend on what it becomes.
+
+    Raises:
+        ConfigurationError: The directory cannot be used, or another host runs on it.
+    """
+    _open_standard_descriptors()
+    os.umask(0o077)
+    _raise_descriptor_limit(configuration.host.max_worker_processes)
+    prepare(location.data_directory)
+    started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    locks = HostLocks(location.data_directory, {"pid": os.getpid(), "started_at": started_at})
+    prctl.set_child_subreaper()
+    host = Host(
+        location.data_directory,
+        location.config_path,
+        config_text,
+        configuration,
+        locks,
+        configuration.host.log or default_log_target(),
+    )
+    # After the tables are made: a process that others may not look into cannot reopen its own files either.
+    prctl.set_dumpable(False)
+    set_title(f"bgworker: host {location.data_directory}")
+    try:
+        return host.run()
+    except Exception:
+        # Our own mistake. Children die with this process; what happened must not be lost with it.
+        traceback.print_exc()
+        host.log("FATAL", "internal error of the host, every worker ends with it", traceback.format_exc())
+        return 1
+    finally:
+        host.close()
+
+
+def default_log_target() -> str:
+    """Return where log lines go when workers.toml does not say: to standard error too where somebody reads or keeps it."""
+    return "both" if os.getpid() == 1 or "INVOCATION_ID" in os.environ or os.isatty(2) else "files"
+
+
+def _open_standard_descriptors() -> None:
+    """See that 0, 1 and 2 are open: a lock or a socket that got one of these numbers would be overwritten in every child."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
+def _raise_descriptor_limit(max_worker_processes: int) -> None:
+    """Take the descriptors that this many workers need: three of the host's own each, and three more while one is born."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 6 * max_worker_processes + 400
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ConfigurationError(
+            f"max_worker_processes = {max_worker_processes} does not fit this system's limit of open files",
+            f"The host needs {needed} descriptors; the hard limit is {hard}.",
+            "Raise the limit (ulimit -Hn, LimitNOFILE=), or lower max_worker_processes.",
+        )
+    if soft < needed:
+        # No more than needed: workers inherit the limit, and programs exist that walk through all of it.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+__all__ = ["default_log_target", "run_host"]

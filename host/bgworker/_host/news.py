@@ -1,0 +1,142 @@
+"""What becomes of a worker, told to everybody who wants to know: log, history, subscribers, bgw_notify_pid.
+
+Decides nothing: the machine has decided, and its state is already the new one.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from bgworker._core import effects as fx
+from bgworker._core.slots import SlotMachine
+from bgworker._core.states import SlotState
+from bgworker._host.callers import Callers, NotifyTarget
+from bgworker._host.records import Records
+from bgworker._host.status import exit_view, state_name
+from bgworker._spec import BackgroundWorker, printable
+
+
+class News:
+    """Tells of starts, exits and ends.
+
+    Args:
+        machine: Read for the slots' new states.
+        callers: Some of them have subscribed.
+        records: Log and history.
+    """
+
+    def __init__(self, machine: SlotMachine, callers: Callers, records: Records) -> None:
+        self._machine = machine
+        self._callers = callers
+        self._records = records
+        self._targets: dict[tuple[int, int], NotifyTarget] = {}
+
+    def notify(self, key: tuple[int, int], worker: BackgroundWorker, *, is_known: bool) -> None:
+        """Remember whom bgw_notify_pid names, if it is a process that this host knows (C13)."""
+        pid, name = worker.bgw_notify_pid, printable(worker.bgw_name)
+        target = None
+        if is_known:
+            try:
+                target = NotifyTarget(pid)
+            except OSError:
+                pass  # it has just ended
+        if target is None:
+            self._records.log(
+                "LOG",
+                f'worker notification PID {pid} of background worker "{name}" is not valid',
+                "It is no worker and no connected client; nobody is notified.",
+            )
+            return
+        if not target.is_ready():
+            self._records.log(
+                "LOG",
+                f'process {pid} is not notified by signal about background worker "{name}" for now',
+                "SIGUSR1 has its default action there, which would end the process.",
+                "Install a handler for SIGUSR1 before registering, or leave bgw_notify_pid at 0.",
+            )
+        self._targets[key] = target
+
+    def started(self, effect: fx.Started) -> None:
+        """Tell that a worker is about to call its function."""
+        self._notify(effect.slotno, effect.generation)
+        worker = self._machine.slots[effect.slotno].worker
+        if worker is not None:
+            message = f'background worker "{printable(worker.bgw_name)}" (PID {effect.pid}) started'
+            self._records.log("LOG", message)
+            self._tell(effect, worker, "started", effect.pid, message)
+            self._records.history({"event": "started", "at": _now(), **_identity(effect, worker), "pid": effect.pid})
+
+    def exited(self, effect: fx.Exited) -> None:
+        """Tell that a process of a worker is gone. The machine has logged it."""
+        self._notify(effect.slotno, effect.generation)
+        slot, worker = self._machine.slots[effect.slotno], effect.worker
+        view = exit_view(effect.exit)
+        message = f"{worker.bgw_name} ({effect.pid}) ended: {effect.exit.reason}"
+        if slot.generation == effect.generation and slot.reason:
+            message += f"; {slot.reason}"
+        self._tell(effect, worker, "exited", effect.pid, message, last_exit=view)
+        self._records.history(
+            {
+                "event": "exited",
+                **_identity(effect, worker),
+                "pid": effect.pid,
+                "is_crash": effect.exit.is_crash,
+                "was_requested": effect.exit.was_requested,
+                **(view or {}),
+            }
+        )
+
+    def finished(self, effect: fx.Forgotten) -> None:
+        """Tell that a registration is over; nobody is notified about it any more."""
+        if (target := self._targets.pop((effect.slotno, effect.generation), None)) is not None:
+            target.close()
+        message = f'background worker "{printable(effect.worker.bgw_name)}" is finished: {effect.reason}'
+        if self._machine.shutdown is None:
+            self._records.log("LOG", message)
+        self._tell(effect, effect.worker, "state", None, message)
+
+    def host_is(self, state: str) -> None:
+        """Tell the host's own state."""
+        self._callers.broadcast({"event": "host", "at": _now(), "state": state, "message": f"the host's state is {state}"})
+
+    def _notify(self, slotno: int, generation: int) -> None:
+        target = self._targets.get((slotno, generation))
+        if target is not None:
+            target.notify()
+
+    def _tell(
+        self,
+        effect: fx.Started | fx.Exited | fx.Forgotten,
+        worker: BackgroundWorker,
+        event: str,
+        pid: int | None,
+        message: str,
+        last_exit: Any = None,
+    ) -> None:
+        slot = self._machine.slots[effect.slotno]
+        is_current = slot.generation == effect.generation and slot.state is not SlotState.FREE
+        self._callers.broadcast(
+            {
+                "event": event,
+                "at": _now(),
+                **_identity(effect, worker),
+                "pid": pid,
+                "state": state_name(slot) if is_current else "finished",
+                "last_exit": last_exit,
+                "message": message,
+            }
+        )
+
+
+def _identity(effect: fx.Started | fx.Exited | fx.Forgotten, worker: BackgroundWorker) -> dict[str, Any]:
+    return {
+        "slot": effect.slotno,
+        "generation": effect.generation,
+        "bgw_name": worker.bgw_name,
+        "bgw_type": worker.bgw_type,
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

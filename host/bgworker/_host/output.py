@@ -1,0 +1,131 @@
+"""The collector's side of the host: the process kept running, and whose output it is to read.
+
+The host holds the read end of every pipe until the collector has read it to its end, so
+that a new collector takes over from a dead one without a loss.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from bgworker._control.protocol import Message
+from bgworker._core.exits import decode, ended_text
+from bgworker._host.births import WorkerProcess
+from bgworker._host.helper_process import HelperProcess
+from bgworker._host.loaders import describe_status
+from bgworker._host.records import Records
+from bgworker._loop import Loop
+from bgworker._spec import BackgroundWorker
+
+
+@dataclass(eq=False)
+class _Attached:
+    """The output of one process; kept until the collector has read it to its end."""
+
+    process: WorkerProcess
+    worker: BackgroundWorker
+    is_static: bool
+    #: How the process ended, once it has.
+    end: str | None = None
+
+
+class Output:
+    """Runs the collector and tells it what there is to read and to write.
+
+    Args:
+        loop: The host's loop.
+        fds: Lifeline and lock.
+        data_directory: Where the collector writes.
+        log_to: "files", "stderr" or "both".
+    """
+
+    def __init__(self, loop: Loop, fds: tuple[int, int], data_directory: str, log_to: str) -> None:
+        self._data_directory = data_directory
+        self._log_to = log_to
+        self._attached: dict[str, _Attached] = {}
+        # What plugins print while they are imported; read like a worker's output.
+        self._loader_pipes = (*os.pipe(), *os.pipe())
+        self.collector = HelperProcess(
+            loop,
+            "collector",
+            "bgworker._collector",
+            fds,
+            self._configure,
+            self._says,
+            self._exited,
+            on_nonsense=lambda problem: self.records.log(
+                "WARNING", "the collector process sent nonsense and is replaced", f"It sent {problem}."
+            ),
+        )
+        self.records = Records(self.collector.send)
+
+    @property
+    def loader_fds(self) -> tuple[int, int]:
+        """Standard output and error of the loader."""
+        return self._loader_pipes[1], self._loader_pipes[3]
+
+    def attach(self, process: WorkerProcess, worker: BackgroundWorker, *, is_static: bool) -> None:
+        """Have the output of a new process read."""
+        life = str(process.life)
+        self._attached[life] = _Attached(process, worker, is_static)
+        self._send_attach(life)
+
+    def ended(self, process: WorkerProcess, status: int) -> None:
+        """Have the output of a process read to its end, and its end written below; the exit does not wait for that."""
+        life = str(process.life)
+        attached = self._attached.get(life)
+        if attached is not None:
+            attached.end = ended_text(attached.worker.bgw_name, process.pid, *decode(status))
+            self._send_end(life)
+
+    def close(self) -> None:
+        """Give back the loader's pipes."""
+        for fd in self._loader_pipes:
+            os.close(fd)
+
+    def _configure(self) -> None:
+        self.collector.send({"type": "configure", "data_directory": self._data_directory, "log": self._log_to, "format": "plain"})
+        self.collector.send(
+            {
+                "type": "attach", "life": "loader", "bgw_name": "loader", "bgw_type": "loader",
+                "slot": -1, "generation": 0, "pid": 0, "is_static": True,
+            },
+            (self._loader_pipes[0], self._loader_pipes[2]),
+        )  # fmt: skip
+        for life in self._attached:
+            self._send_attach(life)
+        self.records.flush()
+        # Again, even if the collector before this one may have written it: better twice than never.
+        for life in self._attached:
+            self._send_end(life)
+
+    def _send_attach(self, life: str) -> None:
+        attached = self._attached[life]
+        process, worker = attached.process, attached.worker
+        self.collector.send(
+            {
+                "type": "attach", "life": life, "bgw_name": worker.bgw_name, "bgw_type": worker.bgw_type,
+                "slot": process.life.slotno, "generation": process.life.generation, "pid": process.pid,
+                "is_static": attached.is_static,
+            },
+            process.log_fds,
+        )  # fmt: skip
+
+    def _send_end(self, life: str) -> None:
+        if (end := self._attached[life].end) is not None:
+            self.collector.send({"type": "exited", "life": life, "message": end})
+
+    def _says(self, message: Message) -> None:
+        if message["type"] == "eof":
+            attached = self._attached.pop(message["life"], None)
+            if attached is not None:
+                attached.process.close_log_fds()
+
+    def _exited(self, status: int | None) -> None:
+        if self.collector.is_wanted and status is not None:
+            self.records.log(
+                "WARNING",
+                f"collector process ended ({describe_status(status)}); starting another",
+                "What workers print waits in their pipes.",
+            )

@@ -1,0 +1,176 @@
+"""The loader's main function: configure, load, say what there is, then one birth per request until told to stop.
+
+``--check CONFIG`` is the same loading in a throw-away process that prints what it found and
+gives birth to nobody; ``bgworker check`` runs it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import sys
+from collections import deque
+from importlib import import_module
+from typing import Any
+
+from bgworker._config.load import ConfigurationErrors
+from bgworker._control.protocol import Message, decode, encode
+from bgworker._loader import nursery
+from bgworker._loader.catalogue import Catalogue, StartedThreads, build
+from bgworker._process import birth
+from bgworker._process.helper import HelperChannel, setup
+from bgworker.errors import ConfigurationError, ProtocolError
+
+
+def main() -> int:
+    """Run the loader, or the check."""
+    if len(sys.argv) == 3 and sys.argv[1] == "--check":
+        from bgworker._loader.check import check
+
+        return check(sys.argv[2])
+    channel = setup("loader")
+    host_pid = os.getppid()
+    nursery.block_signals()
+    message, fds = _first_message(channel)
+    catalogue = _load(channel, message)
+    if catalogue is None:
+        # The host reads what was said, then closes the channel.
+        _wait_for_the_end(channel)
+        return 0
+    devnull = os.open("/dev/null", os.O_RDWR)
+    os.dup2(devnull, 0)
+    os.close(devnull)
+    cradle = nursery.Cradle(host_pid, channel.lifeline_fd, fds[0], fds[1], private_fds=(channel.fileno(),))
+    return _serve(channel, cradle, catalogue)
+
+
+def _first_message(channel: HelperChannel) -> tuple[Message, list[int]]:
+    while True:
+        if not _wait(channel):
+            sys.exit(0)
+        try:
+            received = channel.receive()
+        except EOFError:
+            sys.exit(0)
+        # A word that came with it can only be "stop", and a loader that is not ready is stopped by force.
+        if received:
+            return received[0]
+
+
+def _wait(channel: HelperChannel) -> bool:
+    """Wait for the host's next words; False when the host is dead."""
+    poll = select.poll()
+    poll.register(channel.fileno(), select.POLLIN)
+    poll.register(channel.lifeline_fd, select.POLLIN)
+    ready = dict(poll.poll())
+    return channel.lifeline_fd not in ready
+
+
+def _wait_for_the_end(channel: HelperChannel) -> None:
+    try:
+        while _wait(channel):
+            channel.receive()
+    except EOFError:
+        pass
+
+
+def _why_unsendable(message: Message) -> str:
+    """Return what keeps the host from reading a message, or nothing; TOML can say more than JSON (nan), and nests deeper."""
+    try:
+        decode(encode(message).rstrip())
+    except ProtocolError as error:
+        return " ".join(filter(None, (error.message_primary, error.message_detail)))
+    return ""
+
+
+def _load(channel: HelperChannel, message: Message) -> Catalogue | None:
+    channel.send({"type": "birth_way", "way": birth.probe()})
+    try:
+        catalogue = build(
+            message["config_path"],
+            message["config_text"],
+            lambda name: channel.send({"type": "importing", "plugin": name}),
+            message["excluded"],
+            message["exec_only"],
+        )
+    except ConfigurationError as error:
+        errors = error.errors if isinstance(error, ConfigurationErrors) else [error]
+        channel.send({"type": "configuration_error", "errors": [each.to_dict() for each in errors]})
+        return None
+    except StartedThreads as finding:
+        channel.send({"type": "threads", "plugin": finding.plugin})
+        return None
+    _preload_runtime(has_database=catalogue.configuration.database is not None)
+    # Everything loaded so far stays for ever: taken out of the collector's sight, its pages stay shared with the clones.
+    gc.collect()
+    gc.freeze()
+    ready = {"type": "ready", **catalogue.to_message()}
+    if problem := _why_unsendable(ready):
+        unsendable = ConfigurationError(
+            "the configuration holds a value that is no JSON value",
+            f"{problem}.",
+            "Look for nan, inf and deeply nested arrays in [settings] and in the bgw_main_arg of workers.",
+        )
+        channel.send({"type": "configuration_error", "errors": [unsendable.to_dict()]})
+        return None
+    channel.send(ready)
+    return catalogue
+
+
+def _preload_runtime(*, has_database: bool) -> None:
+    """Import what every worker needs anyway, once and shared, instead of in each of them."""
+    for name in ("bgworker._worker.main", "bgworker.worker", "bgworker.spi", *(("psycopg",) if has_database else ())):
+        try:
+            import_module(name)
+        except ImportError:
+            pass  # no psycopg here: the worker that asks for it is told so
+
+
+def _serve(channel: HelperChannel, cradle: nursery.Cradle, catalogue: Catalogue) -> int:
+    try:
+        while _wait(channel):
+            received = deque(channel.receive())
+            while received:
+                message, fds = received.popleft()
+                if message["type"] == "birth":
+                    # Requests come in bunches, each with its descriptors: a clone must not keep those of its siblings.
+                    siblings = [*channel.pending_fds(), *(fd for _message, others in received for fd in others)]
+                    _give_birth(channel, cradle, catalogue, message, fds, siblings)
+                elif message["type"] == "stop":
+                    return 0
+    except EOFError:
+        pass
+    return 0
+
+
+def _give_birth(
+    channel: HelperChannel,
+    cradle: nursery.Cradle,
+    catalogue: Catalogue,
+    message: Message,
+    fds: list[int],
+    siblings: list[int],
+) -> None:
+    answer: dict[str, Any] = {"birth": message["birth"]}
+    # What is buffered here would be printed once by the loader and once by each clone.
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass
+    try:
+        pid = birth.clone_parent()
+    except (OSError, birth.TooManyThreads) as error:
+        channel.send({"type": "birth_failed", "error": f"could not start a process: {error}", **answer})
+    else:
+        if pid == 0:
+            plugins = catalogue.plugins if message["kind"] == "preloaded" else None
+            nursery.begin_life(cradle, fds[0], fds[1], fds[2], plugins, siblings)
+        channel.send({"type": "born", "pid": pid, **answer})
+    for fd in fds:
+        os.close(fd)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""``bgworker check``: the loader's work in a throw-away process that prints what it found and gives birth to nobody."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from bgworker._config.load import ConfigurationErrors
+from bgworker._loader.catalogue import Catalogue, build
+from bgworker._spec import printable
+from bgworker._worker.library import resolve
+from bgworker.errors import ConfigurationError, PluginError
+
+
+def check(config_path: str) -> int:
+    """Print as JSON what ``run`` would load and start; never returns. The exit code is 2 when the configuration has errors."""
+    report: dict[str, Any]
+    # Plugins print while they are imported; standard output is for the report alone.
+    output = os.dup(1)
+    os.dup2(2, 1)
+    code = 0
+    try:
+        catalogue = build(config_path or None, announce=_announce, may_start_threads=True)
+        report = catalogue.to_message()
+        report["workers"] = [{**each["worker"], "origins": each["origins"]} for each in report["workers"]]
+        report["rejected"] = [*report["rejected"], *_hopeless(catalogue)]
+        report["errors"] = []
+        # They may hold secrets, and nobody asked.
+        del report["config_text"], report["settings"], report["fixed"]
+    except ConfigurationError as error:
+        errors = error.errors if isinstance(error, ConfigurationErrors) else [error]
+        report = {"errors": [each.to_dict() for each in errors]}
+        code = 2
+    with os.fdopen(output, "w") as file:
+        json.dump(report, file)
+        file.write("\n")
+    sys.stdout.flush()
+    os._exit(code)  # threads of plugins must not keep a finished check alive
+
+
+def _announce(name: str) -> None:
+    """Say what is about to be imported: whoever reads this blames by it when the process ends."""
+    sys.stderr.write(f"importing {name}\n")
+    sys.stderr.flush()
+
+
+def _hopeless(catalogue: Catalogue) -> list[dict[str, str]]:
+    """Return the workers whose function cannot be found, as each of them would find out at every start (C10)."""
+    assert catalogue.static is not None
+    found = []
+    for static in catalogue.static.workers:
+        worker = static.worker
+        if worker.bgw_library_name in catalogue.broken:
+            continue  # named already
+        _announce(worker.bgw_library_name)
+        try:
+            resolve(worker.bgw_library_name, worker.bgw_function_name, catalogue.plugins)
+        except PluginError as error:
+            name = printable(worker.bgw_name)
+            lines = (
+                f'background worker "{name}" would fail to start: {error.message_primary}',
+                error.message_detail,
+                error.message_hint,
+            )
+            found.append({"bgw_name": worker.bgw_name, "error": "\n".join(filter(None, lines))})
+    return found

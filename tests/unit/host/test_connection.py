@@ -1,0 +1,109 @@
+"""A connection in the host's loop: what a peer has said counts to the end, and what cannot be sent costs the connection."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from bgworker._control.connection import Connection
+from bgworker._control.protocol import MAX_REQUEST_BYTES, Message, encode
+from bgworker._loop import Loop
+
+
+class Ends:
+    """Both ends of one connection, and what arrived at the host's."""
+
+    def __init__(self) -> None:
+        self.loop = Loop(())
+        ours, self.peer = socket.socketpair()
+        self.messages: list[Message] = []
+        self.reasons: list[str] = []
+        self.on_message: Callable[[Message], Any] = self.messages.append
+        self.connection = Connection(
+            self.loop, ours, lambda message: self.on_message(message), self.reasons.append, limit=MAX_REQUEST_BYTES
+        )
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    ends = Ends()
+    yield ends
+    ends.connection.close()
+    ends.peer.close()
+    ends.loop.close()
+
+
+def test_last_words_count_although_an_answer_cannot_be_sent(ends: Ends) -> None:
+    """A worker that asks, says why it goes, and goes: the answer finds nobody, the words are heard."""
+
+    def serve(message: Message) -> None:
+        ends.messages.append(message)
+        ends.connection.send({"id": 1, "result": {}})
+
+    ends.on_message = serve
+    ends.peer.sendall(encode({"id": 1, "method": "ping"}) + encode({"type": "exiting", "error": "why"}))
+    ends.peer.close()
+    ends.connection.drain()
+    assert [message.get("type") for message in ends.messages] == [None, "exiting"]
+
+
+def test_last_words_of_any_number_are_heard(ends: Ends) -> None:
+    """More messages than one turn serves are all heard when the peer has exited."""
+    ends.peer.sendall(b"".join(encode({"id": number}) for number in range(500)))
+    ends.peer.close()
+    ends.connection.drain()
+    assert [message["id"] for message in ends.messages] == list(range(500))
+    assert not ends.connection.is_open
+
+
+def test_one_turn_serves_a_part_and_the_next_ones_the_rest(ends: Ends) -> None:
+    """A block of many messages is spread over turns, in order, without anything further arriving."""
+    ends.peer.sendall(b"".join(encode({"id": number}) for number in range(1000)))
+    turns = 0
+    while len(ends.messages) < 1000:
+        before = len(ends.messages)
+        ends.loop.turn(None)
+        turns += 1
+        assert 0 < len(ends.messages) - before < 500
+    assert turns > 2
+    assert [message["id"] for message in ends.messages] == list(range(1000))
+
+
+def test_descriptors_that_cannot_be_sent_end_the_connection(ends: Ends) -> None:
+    """A peer that takes nothing any more is closed, not waited for in a spin."""
+    ends.peer.shutdown(socket.SHUT_RD)
+    ends.connection.send({"hello": 1}, [0])
+    assert not ends.connection.is_open
+    assert len(ends.reasons) == 1
+
+
+def test_stray_that_writes_for_ever_does_not_hold_the_host(ends: Ends) -> None:
+    """Draining the channel of an exited worker ends, even if a child it left behind goes on writing."""
+    ends.peer.setblocking(False)
+    line = encode({"id": 1}) * 1000
+
+    def write_on(message: Message) -> None:
+        ends.messages.append(message)
+        try:
+            ends.peer.send(line)
+        except BlockingIOError:
+            pass
+
+    ends.on_message = write_on
+    ends.peer.send(line)
+    ends.connection.drain()
+    assert len(ends.messages) < 500_000
+
+
+def test_descriptors_arrive_with_their_message(ends: Ends) -> None:
+    """What is sent with a message is received with it."""
+    ends.connection.send({"a": 1}, [0, 1])
+    data, fds, _flags, _address = socket.recv_fds(ends.peer, 4096, 4)
+    assert len(fds) == 2
+    assert b'"fds":2' in data
+    for fd in fds:
+        os.close(fd)

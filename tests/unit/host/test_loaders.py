@@ -1,0 +1,110 @@
+"""The loader that serves and the candidate that is to follow it: who may say what, and what their ends mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bgworker._host import loaders as module
+from bgworker._host.loaders import Loaders
+from bgworker.errors import HostError
+
+
+class FakeProcess:
+    """A helper process that only notes what is done to it."""
+
+    made: list[FakeProcess]
+
+    def __init__(self, loop: Any, name: str, program: str, fds: Any, on_start: Any, on_message: Any, on_exit: Any, *_: Any) -> None:
+        self.say: Callable[[dict[str, Any]], None] = on_message
+        self.end: Callable[[int | None], None] = on_exit
+        self.pid: int | None = 4711
+        self.connection = None
+        self.is_wanted = True
+        self.done: list[str] = []
+        FakeProcess.made.append(self)
+
+    def kill(self) -> None:
+        """Note that it was ended."""
+        self.done.append("kill")
+
+    abort = restart_at_once = kill
+
+    def send(self, message: dict[str, Any], fds: Any = ()) -> bool:
+        """Note what it was told."""
+        self.done.append(message["type"])
+        return True
+
+
+class World:
+    """What the host hears of its loaders."""
+
+    def __init__(self) -> None:
+        FakeProcess.made = []
+        self.ready: list[tuple[str, bool]] = []
+        self.fatal: list[list[HostError]] = []
+        self.log: list[str] = []
+        self.loaders = Loaders(
+            None, (0, 0), lambda: ({}, []), 30.0, "", lambda m, is_new: self.ready.append((m["config_text"], is_new)),
+            lambda: None, lambda m: None, self.fatal.append, lambda level, message, *_: self.log.append(message), (1, 2),
+        )  # type: ignore[arg-type]  # fmt: skip
+
+
+def ready(text: str) -> dict[str, Any]:
+    """Return what a loader says that is ready."""
+    return {"type": "ready", "config_text": text, "broken_plugins": []}
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(module, "HelperProcess", FakeProcess)
+    return World()
+
+
+def test_words_of_a_replaced_loader_are_ignored(world: World) -> None:
+    """A loader that was replaced while it was loading says too late that it is ready."""
+    world.loaders.reload(lambda failure: None)
+    first, second = FakeProcess.made
+    second.say(ready("new"))
+    first.say(ready("old"))
+    assert world.ready == [("new", True)]
+
+
+def test_replacement_that_finds_errors_stops_nobody(world: World) -> None:
+    """Errors are fatal to a start only; a loader that follows one that was ready is tried again, and said so once."""
+    (only,) = FakeProcess.made
+    only.say(ready("text"))
+    error = HostError("no such key").to_dict()
+    for _ in range(3):
+        only.say({"type": "configuration_error", "errors": [error]})
+        only.end(9)
+    assert world.fatal == []
+    assert len([line for line in world.log if "has errors now" in line]) == 1
+
+
+def test_candidate_that_dies_again_and_again_ends_the_reload(world: World) -> None:
+    """A reload whose loader never gets anywhere is refused instead of never answered; who came meanwhile gets a try."""
+    FakeProcess.made[0].say(ready("text"))
+    first: list[HostError | None] = []
+    second: list[HostError | None] = []
+    world.loaders.reload(first.append)
+    world.loaders.reload(second.append)
+    for _ in range(3):
+        assert first == []
+        FakeProcess.made[1].end(9)
+    assert isinstance(first[0], HostError)
+    assert second == []
+    FakeProcess.made[2].say(ready("text"))
+    assert second == [None]
+
+
+def test_shutdown_refuses_every_reload(world: World) -> None:
+    """What is going on and what waits are both answered, and nothing new begins."""
+    answers: list[HostError | None] = []
+    for _ in range(3):
+        world.loaders.reload(answers.append)
+    world.loaders.cancel_reload(HostError("shutting down"))
+    assert [str(answer) for answer in answers] == ["shutting down"] * 3
+    assert len(FakeProcess.made) == 2
