@@ -1,0 +1,101 @@
+"""``register``: a dynamic worker from the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from bgworker._spec import BGWORKER_SHMEM_ACCESS, BackgroundWorker, BgWorkerFlags, BgWorkerStartTime
+from bgworker.cli import _console
+from bgworker.cli._invocation import Invocation
+from bgworker.cli._options import json_option, json_value, library_function, restart_time, seconds, verb
+from bgworker.cli.wait import not_running
+
+
+@verb(
+    "register",
+    """
+bgworker register shop_queue:export --arg '{"order": 42}' --wait
+bgworker register shop_queue:drain --name order-drain --restart-time 5 --wake-on orders \\
+    --flag BGWORKER_BACKEND_DATABASE_CONNECTION
+""",
+)
+@click.argument("library_function", metavar="LIBRARY:FUNCTION", type=library_function)
+@click.option("--name", help="bgw_name; LIBRARY:FUNCTION if not said.")
+@click.option("--type", "type_", help="bgw_type; the name if not said.")
+@click.option(
+    "--flag",
+    "flags",
+    multiple=True,
+    type=click.Choice(list(BgWorkerFlags.__members__)),
+    help="bgw_flags; BGWORKER_SHMEM_ACCESS is always one of them.",
+)
+@click.option(
+    "--restart-time", type=restart_time, metavar="S|never", help="Seconds to the restart after a failure; never if not said."
+)
+@click.option(
+    "--start-time",
+    type=click.Choice(list(BgWorkerStartTime.__members__)),
+    default=BgWorkerStartTime.BgWorkerStart_RecoveryFinished.value,
+    help="The host's state to start at; BgWorkerStart_RecoveryFinished if not said.",
+)
+@click.option("--arg", type=json_value, metavar="JSON", help="bgw_main_arg: what the function is called with.")
+@click.option("--extra", default="", help="bgw_extra: a text for the worker, 128 bytes at most.")
+@click.option("--wake-on", multiple=True, metavar="CHANNEL", help="A NOTIFY channel that sets the worker's latch.")
+@click.option("--stop-timeout", type=seconds, metavar="S", help="Seconds from SIGTERM to SIGKILL.")
+@click.option("--if-absent", is_flag=True, help="Leave a registered worker of this name as it is.")
+@click.option("--wait", "is_waited", is_flag=True, help="Come back when it has started; exit code 1 if it does not start.")
+@click.option("--timeout", type=seconds, metavar="S", help="With --wait: give up after this many seconds, with exit code 4.")
+@json_option
+def register(invocation: Invocation, as_json: bool, is_waited: bool, timeout: float | None, if_absent: bool, **keys: Any) -> int:
+    """Register a dynamic background worker: FUNCTION of LIBRARY, a plugin or an importable module.
+
+    Prints its handle, SLOT.GENERATION. Without --wait, exit code 0 says that it has a slot, not
+    that it runs. Exit code 5: no slot is free.
+    """
+    worker = worker_from_options(keys)
+    with invocation.connect() as client:
+        handle = client.register_dynamic_background_worker(worker, if_absent=if_absent)
+        result: dict[str, Any] = {"handle": str(handle), "bgw_name": worker.bgw_name}
+        is_good = True
+        if is_waited:
+            result |= client.wait(handle, "startup", timeout)
+            if result["status"] != "STARTED":
+                # One that has done its work before anybody looked did not fail.
+                last_exit = handle.last_exit()
+                is_good = last_exit is not None and last_exit.code == 0
+                # A worker can be forgotten in the moment between its end and the reason for it.
+                result["reason"] = result["reason"] or (last_exit.reason if last_exit is not None else "")
+    if as_json:
+        _console.say_json(result)
+    elif not is_waited:
+        _console.say(f"registered {worker.bgw_name} ({handle})")
+    elif result["status"] == "STARTED":
+        _console.say(f"started {worker.bgw_name} ({handle}, PID {result['pid']})")
+    elif is_good:
+        _console.say(f"finished {worker.bgw_name} ({handle}): {result['reason']}")
+    else:
+        raise not_running(worker.bgw_name, result["reason"])
+    return 0 if is_good else 1
+
+
+def worker_from_options(keys: dict[str, Any]) -> BackgroundWorker:
+    """Return the registration that the options describe; the host checks it."""
+    library, function = keys["library_function"]
+    flags = BGWORKER_SHMEM_ACCESS
+    for name in keys["flags"]:
+        flags |= BgWorkerFlags[name]
+    return BackgroundWorker(
+        bgw_name=keys["name"] if keys["name"] is not None else f"{library}:{function}",
+        bgw_type=keys["type_"] or "",
+        bgw_flags=flags,
+        bgw_start_time=BgWorkerStartTime[keys["start_time"]],
+        bgw_restart_time=keys["restart_time"],
+        bgw_library_name=library,
+        bgw_function_name=function,
+        bgw_main_arg=keys["arg"],
+        bgw_extra=keys["extra"],
+        wake_on=tuple(keys["wake_on"]),
+        stop_timeout=keys["stop_timeout"],
+    )

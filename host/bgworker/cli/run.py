@@ -1,0 +1,41 @@
+"""``run``: the host in the foreground, with or without the live view beside it."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from bgworker.cli._invocation import Invocation
+from bgworker.cli._options import verb
+from bgworker.cli.foreground import LOG_TARGETS, run_foreground
+
+
+@verb(
+    "run",
+    """
+bgworker run                     the workers of ./workers.toml, until Ctrl-C
+bgworker run --tui               the same, with the live view
+bgworker run --log both          log lines on standard error, too
+bgworker run -c /etc/shop/workers.toml -D /var/lib/shop
+""",
+)
+@click.option("--tui", is_flag=True, help="Show the live view while the host runs; q or Ctrl-C stops both.")
+@click.option("--log", "log_to", type=click.Choice(LOG_TARGETS), help="Where log lines go, before [host] log; see logs.")
+@click.option("--tied", "tied_to", type=int, hidden=True, help="Stop when the process with this pid dies.")
+def run(invocation: Invocation, tui: bool, log_to: str | None, tied_to: int | None) -> int:
+    """Run the host in the foreground, until it is told to stop.
+
+    SIGTERM and SIGINT (Ctrl-C) stop it fast, a second one immediately; SIGHUP makes it read
+    workers.toml again. A stop that was asked for is exit code 0.
+    """
+    if not tui:
+        return run_foreground(invocation, log_to, tied_to)
+    if not (sys.stdout.isatty() and sys.stdin.isatty()):
+        # No terminal to draw on: the same host, with its log lines where the view would be.
+        return run_foreground(invocation, log_to or "both", tied_to)
+    # All errors of workers.toml are better read before the screen is taken.
+    invocation.configuration_and_text()
+    from bgworker.cli.beside import run_with_view
+
+    return run_with_view(invocation, log_to)

@@ -1,0 +1,7 @@
+"""The live view: plain data in, rich renderables out.
+
+A client like any other: it talks to the host through the control socket only, and never
+runs in the host's process. ``health``, ``model``, ``text`` and ``plain`` are pure and need no
+rich; ``render`` is the only file that draws, ``figures`` the only one that asks the machine,
+``live`` the only one that waits. ``cli`` imports this room, nothing else does.
+"""

@@ -1,0 +1,162 @@
+"""What needs a human, and which workers a name means: judgements on the status dict.
+
+Pure: plain dicts in, plain values out; no rich, no clock of its own. ``status --json`` imports
+it on its fast path, so it must stay cheap. Reads status as written by a host that may be
+newer than this: a missing key is an absent fact, never an error.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from bgworker.tui.words import clean, exact_duration, how_it_ended, instant
+
+Status = dict[str, Any]
+
+#: A worker that failed and came back counts as trouble until it has run for this long. Without
+#: it, the row of a worker that fails every second would jump up and down once a second.
+SETTLE_SECONDS: Final = 30.0
+
+#: For this long the failure of a worker that is over needs a human.
+FAILURE_SECONDS: Final = 3600.0
+
+#: Ends the last words of a worker that was told to go (C22): restarted or terminated on purpose, exit code 1 or not.
+_ASKED_FOR: Final = "due to administrator command"
+
+#: Phases of a database that can still become read-write by itself are no trouble; this one is none of them.
+_LOST_PHASE: Final = "unreachable"
+
+
+def slots_of(status: Status) -> list[dict[str, Any]]:
+    """Return the registered workers, by slot."""
+    return sorted((s for s in status.get("slots") or () if isinstance(s, dict)), key=lambda s: int(s.get("slot") or 0))
+
+
+def is_failure(last_exit: Any) -> bool:
+    """Whether an exit was one that somebody should know of: a code other than 0, or a signal, that nobody asked for."""
+    if not isinstance(last_exit, dict) or _ASKED_FOR in str(last_exit.get("reason") or ""):
+        return False
+    return last_exit.get("signal") is not None or last_exit.get("code") not in (0, None)
+
+
+def is_unsettled(slot: dict[str, Any], now: float) -> bool:
+    """Whether a started worker failed so recently that nobody can say yet that it is well."""
+    last_exit = slot.get("last_exit")
+    started_at = instant(slot.get("started_at"))
+    if started_at is None or now - started_at >= SETTLE_SECONDS or not is_failure(last_exit):
+        return False
+    return not _came_back_on_request(slot, started_at)
+
+
+def _came_back_on_request(slot: dict[str, Any], started_at: float) -> bool:
+    """Whether an exit with code 1 was followed by a start before its time: somebody asked for both, or for the start.
+
+    Status does not say who wanted an exit, and a worker that is told to go exits with code 1
+    (C22). Only its restart time tells: the host itself never cuts that short (C30).
+    """
+    last_exit = slot.get("last_exit") or {}
+    ended_at, restart_time = instant(last_exit.get("at")), slot.get("bgw_restart_time")
+    if last_exit.get("code") != 1 or ended_at is None:
+        return False
+    return not isinstance(restart_time, int | float) or started_at - ended_at < restart_time
+
+
+def is_trouble(slot: dict[str, Any], now: float) -> bool:
+    """Whether a registered worker needs a human: it failed and is not, or not yet, well again."""
+    state = slot.get("state")
+    if state == "waiting_restart":
+        # An exit that the host asked for is followed by a restart at once; that is no failure.
+        return slot.get("last_exit") is None or is_failure(slot.get("last_exit"))
+    return state == "started" and is_unsettled(slot, now)
+
+
+def has_failed(finished: dict[str, Any]) -> bool:
+    """Whether a worker that is over ended in a failure, rather than well or as somebody told it."""
+    reason = str(finished.get("reason") or "")
+    if is_failure(finished.get("last_exit")):
+        return not reason.startswith(("terminated", "stopped"))
+    return reason.startswith("failed")
+
+
+def is_fresh_failure(finished: dict[str, Any], now: float) -> bool:
+    """Whether a failure of a worker that is over still needs a human: for an hour.
+
+    There is no command to say "seen", and a job that failed last week must not page for ever.
+    """
+    if not has_failed(finished):
+        return False
+    at = instant((finished.get("last_exit") or {}).get("at"))
+    return at is None or now - at < FAILURE_SECONDS
+
+
+def database_trouble(database: Any) -> str:
+    """Return what is wrong with the database; empty when nothing is, or there is none."""
+    if not isinstance(database, dict) or database.get("phase") != _LOST_PHASE:
+        return ""
+    return clean(database.get("detail") or "") or "it does not answer"
+
+
+def troubles(status: Status, now: float) -> list[str]:
+    """Return one sentence for each thing that needs a human; none means all is well."""
+    found = []
+    host = status.get("host") or {}
+    if host.get("state") == "stopping":
+        found.append("The host is stopping.")
+    if wrong := database_trouble(host.get("database")):
+        found.append(f"The database cannot be reached: {_as_sentence(wrong)}")
+    found += [
+        f'Plugin "{clean(p.get("name"))}" is broken: {_as_sentence(p.get("error"))}' for p in status.get("broken_plugins") or ()
+    ]
+    found += [
+        f'Background worker "{clean(r.get("bgw_name"))}" is not registered: {_as_sentence(r.get("error"))}'
+        for r in status.get("rejected") or ()
+    ]
+    found += [_slot_sentence(slot, now) for slot in slots_of(status) if is_trouble(slot, now)]
+    for over in status.get("finished") or ():
+        if is_fresh_failure(over, now):
+            how = how_it_ended(over.get("last_exit")) or over.get("reason")
+            found.append(f'Background worker "{clean(over.get("bgw_name"))}" is over: {_as_sentence(how)}')
+    return found
+
+
+def _as_sentence(text: Any) -> str:
+    return f"{clean(text).rstrip('.')}."
+
+
+def _slot_sentence(slot: dict[str, Any], now: float) -> str:
+    name = f'Background worker "{clean(slot.get("bgw_name"))}"'
+    cause = (how_it_ended(slot.get("last_exit")) or clean(slot.get("reason")) or "no reason was given").rstrip(".")
+    if slot.get("state") == "started":
+        age = exact_duration(now - (instant(slot.get("started_at")) or now))
+        return f"{name} failed and came back {age} ago: {cause}."
+    restart_at = instant(slot.get("restart_at"))
+    when = "now" if restart_at is None or restart_at <= now else f"in {exact_duration(restart_at - now)}"
+    return f"{name} is down: {cause}; it is started again {when}."
+
+
+def answers_to(entry: dict[str, Any], name: str) -> bool:
+    """Whether a slot or a finished worker is meant by NAME: a name, a slot, or ``slot.generation``."""
+    return name in (entry.get("bgw_name"), f"{entry.get('slot')}", f"{entry.get('slot')}.{entry.get('generation')}")
+
+
+def select(status: Status, names: tuple[str, ...], only_trouble: bool, now: float) -> tuple[Status, list[str]]:
+    """Return the status cut down to what was asked for, and the names that mean nobody.
+
+    A name that several workers bear selects them all: where facts are printed, that is the
+    list which an act on an ambiguous name is refused with.
+    """
+    if not names and not only_trouble:
+        return status, []
+    slots, finished = slots_of(status), list(status.get("finished") or ())
+    rejected = list(status.get("rejected") or ())
+    missing = []
+    if names:
+        missing = [n for n in names if not any(answers_to(e, n) for e in (*slots, *finished, *rejected))]
+        slots = [s for s in slots if any(answers_to(s, n) for n in names)]
+        finished = [f for f in finished if any(answers_to(f, n) for n in names)]
+        rejected = [r for r in rejected if r.get("bgw_name") in names]
+    if only_trouble:
+        slots = [s for s in slots if is_trouble(s, now)]
+        finished = [f for f in finished if is_fresh_failure(f, now)]
+    broken = [] if names else status.get("broken_plugins") or []
+    return {**status, "slots": slots, "finished": finished, "rejected": rejected, "broken_plugins": broken}, missing

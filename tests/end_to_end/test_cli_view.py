@@ -1,0 +1,258 @@
+"""The live view on a real terminal, which is a pseudo-terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bgworker.testing import DEADLINE, RunningHost
+
+MakeHost = Callable[..., RunningHost]
+
+TASKS = """
+import time
+from bgworker import worker
+
+def idle(arg):
+    worker.unblock_signals()
+    for _ in worker.latch_loop(wait_event="IdleMain"):
+        worker.report_activity("idle", "")
+
+def fail(arg):
+    raise SystemExit("connection refused")
+"""
+
+CONFIG = """
+[host]
+max_worker_processes = 4
+shutdown_timeout = 2.0
+[[worker]]
+bgw_name = "keeper"
+bgw_library_name = "tasks"
+bgw_function_name = "idle"
+"""
+
+
+#: Makes standard input the controlling terminal, without which Ctrl-C is just a character, and executes the rest.
+_ON_ITS_TERMINAL = "import os, sys; os.login_tty(0); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+class Terminal:
+    """A command on a terminal of 80 by 24, and everything that it ever wrote."""
+
+    def __init__(self, host: RunningHost, *arguments: str, size: tuple[int, int] = (80, 24), **environment: str) -> None:
+        self.fd, inner = pty.openpty()
+        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("BGWORKER_", "NO_COLOR", "COLUMNS"))}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _ON_ITS_TERMINAL, sys.executable, "-P", "-m", "bgworker", *arguments],
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            cwd=host.directory,
+            env={**inherited, "TERM": "xterm-256color", "BGWORKER_CONFIG": str(host.config_path), **environment},
+        )
+        os.close(inner)
+        self.text = ""
+
+    def _read(self, timeout: float) -> bool:
+        """Take in what comes; False when the terminal has been left."""
+        if not select.select([self.fd], [], [], timeout)[0]:
+            return True
+        try:
+            data = os.read(self.fd, 65536)
+        except OSError:  # EIO: nobody has it open any more
+            return False
+        self.text += data.decode("utf-8", "replace")
+        return bool(data)
+
+    def wait_for(self, pattern: str) -> str:
+        """Wait until the pattern has been written since the last such wait; return what matched and forget what was before."""
+        deadline = time.monotonic() + DEADLINE
+        while (match := re.search(pattern, self.text)) is None:
+            if time.monotonic() > deadline or not self._read(0.5):
+                pytest.fail(f"waited in vain for {pattern!r} in {self.text[-3000:]!r}")
+        self.text = self.text[match.end() :]
+        return match[0]
+
+    def type(self, keys: str) -> None:
+        """Type."""
+        os.write(self.fd, keys.encode())
+
+    def wait(self) -> int:
+        """Take in the rest and return the exit code."""
+        deadline = time.monotonic() + DEADLINE
+        while time.monotonic() < deadline and self._read(0.5) and self.process.poll() is None:
+            pass
+        code = self.process.wait(timeout=DEADLINE)
+        while self._read(0.0) and select.select([self.fd], [], [], 0)[0]:
+            pass
+        return code
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+        os.close(self.fd)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Callable[..., Terminal]]:
+    """A maker of terminals."""
+    made: list[Terminal] = []
+
+    def make(host: RunningHost, *arguments: str, **options: object) -> Terminal:
+        made.append(Terminal(host, *arguments, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def shop(make_host: MakeHost) -> RunningHost:
+    """A host with one worker."""
+    host = make_host(CONFIG, tasks=TASKS)
+    host.start_and_wait()
+    host.wait_for_worker("keeper")
+    return host
+
+
+def test_status_on_a_terminal_prints_the_table_once(shop: RunningHost, terminal: Callable[..., Terminal]) -> None:
+    """The same table as the live view, once, on the normal screen."""
+    view = terminal(shop, "status")
+    assert view.wait() == 0
+    assert " SLOT NAME " in view.text
+    assert "keeper" in view.text
+    assert "\x1b[?1049h" not in view.text
+    assert "\x1b[31m" not in view.text
+
+
+def test_watch_follows_events_and_leaves_on_q(shop: RunningHost, terminal: Callable[..., Terminal]) -> None:
+    """A start and an exit show up as they happen; q gives the screen back and is exit code 0."""
+    view = terminal(shop, "status", "--watch")
+    view.wait_for(r"\x1b\[\?1049h")
+    view.wait_for("keeper +started")
+    assert shop.run_cli("register", "tasks:fail", "--name", "job", "--restart-time", "3600").returncode == 0
+    view.wait_for(r"job .*restart in (1h00m|59m)")
+    view.wait_for(r"\d\d:\d\d:\d\d job \(\d+\) exited with code 1 after [\d.]+s")
+    view.type("q")
+    assert view.wait() == 0
+    assert "\x1b[?1049l" in view.text
+
+
+def test_watch_of_a_host_that_dies(shop: RunningHost, terminal: Callable[..., Terminal]) -> None:
+    """Host gone: the last table with how it died below it, and exit code 3 on leaving."""
+    view = terminal(shop, "status", "--watch", size=(160, 40))
+    view.wait_for("keeper +started")
+    assert shop.process is not None
+    shop.process.kill()
+    view.wait_for(r"host \(PID \d+\) is gone: it was killed or has crashed")
+    view.type("\x03")
+    assert view.wait() == 3
+    assert "keeper" in view.text.rpartition("\x1b[?1049l")[2]
+
+
+def test_watch_of_a_host_that_comes_back(shop: RunningHost, terminal: Callable[..., Terminal]) -> None:
+    """An open view outlives a restart of its host."""
+    view = terminal(shop, "status", "--watch", size=(160, 40))
+    view.wait_for("keeper +started")
+    assert shop.stop() == 0
+    view.wait_for("is gone: it was shut down")
+    shop.start_and_wait()
+    pid = shop.status()["host"]["pid"]
+    view.wait_for(rf"bgworker  run  up \d+s  pid {pid}")
+
+
+def test_watch_without_a_host(make_host: MakeHost, terminal: Callable[..., Terminal]) -> None:
+    """Exit code 3 at once, on the normal screen."""
+    view = terminal(make_host(CONFIG), "status", "--watch")
+    assert view.wait() == 3
+    assert "no host is running" in view.text
+    assert "\x1b[?1049h" not in view.text
+
+
+def test_watch_in_a_pipe(shop: RunningHost) -> None:
+    """A pipe gets a plain table after each event, and the end of the host with exit code 3."""
+    watch = subprocess.Popen(
+        [sys.executable, "-P", "-m", "bgworker", "status", "--watch", "-D", str(shop.data_directory)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert watch.stdout is not None
+    assert watch.stdout.readline().startswith("bgworker  run")
+    assert shop.stop() == 0
+    rest = watch.stdout.read()
+    assert watch.wait(timeout=DEADLINE) == 3
+    assert "\x1b" not in rest
+    assert rest.splitlines()[-1].endswith("is gone: it was shut down")
+    watch.stdout.close()
+
+
+def test_no_color(shop: RunningHost, terminal: Callable[..., Terminal]) -> None:
+    """NO_COLOR takes the colour and leaves the words."""
+    assert shop.run_cli("register", "tasks:fail", "--name", "job", "--restart-time", "3600").returncode == 0
+    shop.wait_for_worker("job", "waiting_restart")
+    coloured, plain = terminal(shop, "status"), terminal(shop, "status", NO_COLOR="1")
+    assert (coloured.wait(), plain.wait()) == (0, 0)
+    assert "\x1b[31m" in coloured.text
+    assert "\x1b[3" not in plain.text
+    assert "restart in" in plain.text
+
+
+def test_run_with_the_view(make_host: MakeHost, terminal: Callable[..., Terminal]) -> None:
+    """`run --tui`: a host of its own beside the view; Ctrl-C stops both, exit code 0, and nothing is left."""
+    host = make_host(CONFIG, tasks=TASKS)
+    view = terminal(host, "run", "--tui")
+    view.wait_for("keeper +started")
+    assert host.status()["host"]["pid"] != view.process.pid
+    view.type("\x03")
+    assert view.wait() == 0
+    assert "Traceback" not in view.text
+    assert host.status()["slots"] == []
+
+
+def test_the_host_ends_with_its_view(make_host: MakeHost, terminal: Callable[..., Terminal]) -> None:
+    """A view that is killed takes its host along: the host gets SIGTERM and stops as fast as it stops."""
+    host = make_host(CONFIG, tasks=TASKS)
+    view = terminal(host, "run", "--tui")
+    view.wait_for("keeper +started")
+    pid = host.status()["host"]["pid"]
+    view.process.kill()
+    host.wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the host has ended")
+    assert "received fast shutdown request" in host.log()
+
+
+def test_a_host_that_dies_under_its_view(make_host: MakeHost, terminal: Callable[..., Terminal]) -> None:
+    """The view ends with its host: the last table on the normal screen, how the host died, 128 + signal."""
+    host = make_host(CONFIG, tasks=TASKS)
+    view = terminal(host, "run", "--tui")
+    view.wait_for("keeper +started")
+    os.kill(host.status()["host"]["pid"], signal.SIGKILL)
+    assert view.wait() == 128 + signal.SIGKILL
+    after = view.text.rpartition("\x1b[?1049l")[2]
+    assert "keeper" in after
+    assert "was terminated by signal 9: Killed" in after
+
+
+def test_errors_of_the_start_reach_the_terminal(shop: RunningHost, terminal: Callable[..., Terminal]) -> None:
+    """A host that cannot start says why on the normal screen, and nothing of another host is shown."""
+    view = terminal(shop, "run", "--tui")
+    assert view.wait() == 2
+    after = view.text.rpartition("\x1b[?1049l")[2]
+    assert "another host is running" in after
+    assert "keeper" not in view.text

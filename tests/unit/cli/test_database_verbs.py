@@ -1,0 +1,108 @@
+"""Where psql, notify and listen go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bgworker._config.model import Configuration, DatabaseSettings
+from bgworker.cli import _database_url, psql
+from bgworker.cli._invocation import Invocation
+from bgworker.errors import ConfigurationError, HostError, HostNotRunning
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Set what workers.toml says of the database."""
+
+    def configure(url: str | None, direct_url: str | None = None) -> None:
+        database = None if url is None else DatabaseSettings(url=url, direct_url=direct_url)
+        monkeypatch.setattr(Invocation, "configuration", lambda self, **_: Configuration(database=database))
+
+    configure(None)
+    return configure
+
+
+def test_embedded(client: Any, configured: Any) -> None:
+    """The running host alone knows where the embedded server is."""
+    configured("embedded")
+    client.facts["host"] = {"database": {"kind": "embedded", "phase": "recovery_finished", "url": "postgresql:///postgres?host=/r"}}
+    assert _database_url.database_url(Invocation()) == "postgresql:///postgres?host=/r"
+
+
+def test_embedded_that_is_not_up(client: Any, configured: Any) -> None:
+    """Before it runs there is nothing to connect to, and the reason is the database's."""
+    client.facts["host"] = {"database": {"kind": "embedded", "phase": "starting", "url": "", "detail": "it is recovering"}}
+    with pytest.raises(HostError, match="does not run yet") as raised:
+        _database_url.database_url(Invocation())
+    assert raised.value.message_detail == "It is recovering."
+
+
+def test_external_needs_no_host(no_host: None, configured: Any) -> None:
+    """An external server is reached with the host down, by its direct_url where a pooler would be in the way."""
+    configured("postgresql://pooler/shop", "postgresql://server/shop")
+    assert _database_url.database_url(Invocation()) == "postgresql://pooler/shop"
+    assert _database_url.database_url(Invocation(), is_direct=True) == "postgresql://server/shop"
+
+
+def test_external_takes_the_password_of_the_file(client: Any, configured: Any) -> None:
+    """The host tells nobody the password; without the file the url without it is tried."""
+    client.facts["host"] = {"database": {"kind": "external", "phase": "recovery_finished", "url": "postgresql://me@server/shop"}}
+    configured("postgresql://me:secret@server/shop")
+    assert _database_url.database_url(Invocation()) == "postgresql://me:secret@server/shop"
+    configured(None)
+    assert _database_url.database_url(Invocation()) == "postgresql://me@server/shop"
+
+
+def test_no_database(client: Any, configured: Any) -> None:
+    """A host without one is a matter of its workers.toml."""
+    client.facts["host"] = {"database": None}
+    with pytest.raises(ConfigurationError, match="has no database"):
+        _database_url.database_url(Invocation())
+
+
+def test_no_host_and_embedded(no_host: None, configured: Any) -> None:
+    """Nobody knows where an embedded server would be."""
+    configured("embedded")
+    with pytest.raises(HostNotRunning):
+        _database_url.database_url(Invocation())
+
+
+def test_psql_of_the_newest_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of several servers in the wheel the newest one's psql is taken; without the wheel PATH's."""
+    for name in ("pginstall", "pginstall9", "pginstall18"):
+        (tmp_path / "wheel" / name / "bin").mkdir(parents=True)
+        (tmp_path / "wheel" / name / "bin" / "psql").touch()
+
+    class Spec:
+        submodule_search_locations = (str(tmp_path / "wheel"),)
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: Spec)
+    assert psql.find_psql().endswith("pginstall18/bin/psql")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    assert psql.find_psql() == "/usr/bin/psql"
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(HostError, match="there is no psql"):
+        psql.find_psql()
+
+
+def test_psql_gets_the_password_out_of_sight(no_host: None, configured: Any, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    """The password goes by the environment, never by the arguments; everything behind the verb is psql's."""
+    configured("postgresql://me:se%20cret@server/shop")
+    seen: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(psql, "find_psql", lambda: "/bin/psql")
+    assert run("psql", "-c", "SELECT 1", "-At", "-h", "x")[0] == 0
+    program, arguments, environment = seen[0]
+    assert program == "/bin/psql"
+    assert arguments[:2] == ["psql", "--dbname"]
+    assert arguments[3:] == ["-c", "SELECT 1", "-At", "-h", "x"]
+    assert environment["PGPASSWORD"] == "se cret"
+    assert not any("cret" in argument for argument in arguments)

@@ -1,0 +1,82 @@
+"""What needs a human, and which workers a name means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bgworker.tui import health
+
+
+def test_all_is_well(make_status: Any, make_slot: Any, now: float) -> None:
+    """Started workers, and one that waits for a standby's promotion, need nobody."""
+    status = make_status(make_slot(1, "a"), make_slot(2, "b", state="not_yet_started", reason="waits for the database"))
+    assert health.troubles(status, now) == []
+
+
+def test_every_trouble_is_said(make_status: Any, make_slot: Any, make_exit: Any, now: float) -> None:
+    """A restarting worker, a rejected one, a failed one, a broken plugin and a lost database are each one sentence."""
+    status = make_status(
+        make_slot(3, "drain", state="waiting_restart", restart_in=4, last_exit=make_exit(reason="exit 1: connection refused")),
+        host={"database": {"kind": "external", "phase": "unreachable", "detail": "connection refused", "url": ""}},
+        broken_plugins=[{"name": "bad", "error": "could not import"}],
+        rejected=[{"bgw_name": "more", "error": "too many background workers"}],
+        finished=[
+            {"bgw_name": "job", "slot": 1, "generation": 1, "last_exit": make_exit(code=3, reason="exit 3"), "reason": "exit 3"}
+        ],
+    )
+    assert health.troubles(status, now) == [
+        "The database cannot be reached: connection refused.",
+        'Plugin "bad" is broken: could not import.',
+        'Background worker "more" is not registered: too many background workers.',
+        'Background worker "drain" is down: exit 1: connection refused; it is started again in 4.0s.',
+        'Background worker "job" is over: exit 3.',
+    ]
+
+
+def test_a_worker_that_keeps_failing_stays_trouble(make_slot: Any, make_exit: Any, now: float) -> None:
+    """A worker that has just come back from a failure is no healthy row yet, so that it does not jump once a second."""
+    failed = make_exit(reason="exit 1: boom", ago=8.0)
+    assert health.is_trouble(make_slot(1, "a", age=2.0, last_exit=failed), now)
+    assert not health.is_trouble(make_slot(1, "a", age=health.SETTLE_SECONDS + 1, last_exit=failed), now)
+
+
+def test_an_exit_that_was_asked_for_is_no_trouble(make_slot: Any, make_exit: Any, now: float) -> None:
+    """Exit code 1 of a worker that was told to go is no failure: its last words say so, or its start before its time."""
+    told = make_exit(reason='exit 1: FATAL:  terminating background worker "a" due to administrator command')
+    assert not health.is_trouble(make_slot(1, "a", age=2.0, last_exit=told), now)
+    assert not health.is_trouble(make_slot(1, "a", age=2.0, last_exit=make_exit(reason="exit 1", ago=2.1)), now)
+    crashed = make_exit(code=None, signal=9, reason="signal 9 (Killed)", ago=2.1)
+    assert health.is_trouble(make_slot(1, "a", age=2.0, last_exit=crashed), now)
+    assert not health.has_failed({"bgw_name": "a", "last_exit": make_exit(), "reason": "terminated by an operator; stays down"})
+    assert not health.has_failed({"bgw_name": "a", "last_exit": make_exit(code=0), "reason": "exit 0"})
+
+
+def test_names_select(make_status: Any, make_slot: Any, now: float) -> None:
+    """NAME is a name, a slot or slot.generation; a shared name selects everybody who bears it; a name of nobody is told."""
+    status = make_status(make_slot(1, "a"), make_slot(2, "a"), make_slot(3, "b", generation=7))
+    chosen, missing = health.select(status, ("a",), False, now)
+    assert [s["slot"] for s in chosen["slots"]] == [1, 2]
+    assert missing == []
+    chosen, missing = health.select(status, ("3.7", "2", "3.6", "zz"), False, now)
+    assert [s["slot"] for s in chosen["slots"]] == [2, 3]
+    assert missing == ["3.6", "zz"]
+
+
+def test_only_trouble(shop: dict[str, Any], now: float) -> None:
+    """--failed leaves what needs a human, and nothing else."""
+    chosen, _ = health.select(shop, (), True, now)
+    assert [s["bgw_name"] for s in chosen["slots"]] == ["order-drain"]
+    assert [r["bgw_name"] for r in chosen["rejected"]] == ["too-many"]
+
+
+def test_a_newer_or_older_host_is_read(now: float) -> None:
+    """Missing keys are unknown facts: no key of the status but those asked for may be relied on."""
+    assert health.troubles({}, now) == []
+    assert health.troubles({"slots": [{"state": "waiting_restart"}]}, now) != []
+
+
+def test_an_old_failure_of_a_job_is_forgiven(make_exit: Any, now: float) -> None:
+    """A job that failed needs a human for an hour; a static worker that is over, until somebody starts it."""
+    job = {"bgw_name": "job", "last_exit": make_exit(code=3, reason="exit 3", ago=3500), "reason": "exit 3"}
+    assert health.is_fresh_failure(job, now)
+    assert not health.is_fresh_failure(job, now + 200)
