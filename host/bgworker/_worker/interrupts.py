@@ -193,12 +193,17 @@ class Interrupts:
         A handler may happen to run inside a destructor or a callback of the garbage collector.
         Python prints what is raised there and goes on, and a loop of plain code would never end.
         """
-        if isinstance(unraisable.exc_value, Terminated):
-            self.is_delivered = False
-            # From a thread, a moment later: raised from here it would end in the same place.
-            threading.Thread(target=self._terminate_again, daemon=True).start()
-        elif self._unraisable_before is not None:
-            self._unraisable_before(unraisable)
+        # A second SIGTERM must not raise in here: it would be swallowed like the first, and no thread started.
+        self.deferred += 1
+        try:
+            if isinstance(unraisable.exc_value, Terminated):
+                self.is_delivered = False
+                # From a thread, a moment later: raised from here it would end in the same place.
+                threading.Thread(target=self._terminate_again, daemon=True).start()
+            elif self._unraisable_before is not None:
+                self._unraisable_before(unraisable)
+        finally:
+            self.deferred -= 1
 
     def _terminate_again(self) -> None:
         time.sleep(_SECOND_ATTEMPT)
