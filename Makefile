@@ -28,7 +28,7 @@ run: $(STAMP) ## start the host of ./workers.toml on an embedded PostgreSQL (Ctr
 	@if [ -t 0 ] && [ -t 1 ]; then exec $(BIN)/bgworker run --tui; else exec $(BIN)/bgworker run --log both; fi
 
 test: $(STAMP) ## the whole fast suite, the one continuous integration runs
-	@$(BIN)/python -m pytest -q -n 4 --dist worksteal -m "not slow"
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(STAMP) ## the rest: cases that need minutes or privileges
 	@$(BIN)/python -m pytest -q -m slow

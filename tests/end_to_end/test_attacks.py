@@ -504,9 +504,9 @@ def test_database_process_that_is_gone_at_the_shutdown(make_host: MakeHost) -> N
     os.kill(last, signal.SIGKILL)
     os.kill(pid, signal.SIGTERM)
     os.kill(pid, signal.SIGCONT)
-    began = time.monotonic()
-    assert host.stop() == 0
-    assert time.monotonic() - began < 4.5
+    # One SIGTERM only: a second one asks for an immediate shutdown.
+    assert host.process is not None
+    assert host.process.wait(timeout=60) == 0
     said = "".join(path.read_text() for path in host.data_directory.rglob("*.log") if "postgres" in path.name)
     assert "received fast shutdown request" in said
     assert "immediate shutdown" not in said

@@ -97,6 +97,7 @@ def test_setting_can_change(start_host: Callable[..., HostEnd], tmp_path: Path) 
     assert (tmp_path / "stderr").read_text().endswith("w: to stderr\n")
 
 
+@pytest.mark.slow  # a reader that gets no processor for a second is a dead one to the collector
 def test_slow_reader_slows_the_workers_down(start_host: Callable[..., HostEnd], pipe: Pipe) -> None:
     """A reader that is slower than the workers gets every line, and they wait for it."""
     host = start_host(log="stderr", stderr=pipe.write_fd)
