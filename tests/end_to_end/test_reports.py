@@ -103,6 +103,10 @@ def test_status_after_a_killed_host(make_host: MakeHost) -> None:
     assert result.returncode == 3
     finished = json.loads(result.stdout)["finished"]
     assert [(entry["bgw_name"], entry["reason"]) for entry in finished] == [("c", "was running when its host was killed")]
+    table = host.run_cli("status")
+    assert table.returncode == 3
+    assert "was running when its host was killed" in table.stdout
+    assert "Traceback" not in table.stderr
 
 
 def test_unknown_name_gets_the_nearest(make_host: MakeHost) -> None:

@@ -137,7 +137,7 @@ class Peer:
 
     def __init__(self, server: ControlServer, accepted: socket.socket, loop: Loop) -> None:
         self._server = server
-        #: Process that connected, checked by the kernel at connect; 0 when it cannot be told. It may have gone since.
+        #: Process that connected, as the kernel knew it at connect. It may have gone since.
         self.pid, self.uid, _gid = _UCRED.unpack(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         self.on_request: Callable[[Message], None] = lambda message: None
         self.on_close: Callable[[], None] = lambda: None

@@ -113,7 +113,8 @@ def _print_offline(facts: dict[str, Any], now: float) -> None:
         return
     rows = [("SLOT", "NAME", "ENDED", "HOW")]
     for life in facts["finished"]:
-        at = instant(life["last_exit"]["at"])
+        # One that died with its host has no exit of its own.
+        at = instant((life["last_exit"] or {}).get("at"))
         ended = "-" if at is None else f"{duration(now - at)} ago"
         rows.append((f"{life['slot']}.{life['generation']}", life["bgw_name"], ended, life["reason"] or "-"))
     _console.table(rows)
