@@ -40,6 +40,8 @@ class HelperProcess:
         on_exit: Called once it is reaped, with the wait status, or None when it could not be started.
         output_fds: Its stdout and stderr; the host's own without them.
         on_nonsense: Called with what is wrong with a message, after which the program is replaced.
+        owns_session: What is in its session goes with it. Not so the loader's: a worker that it has
+            just cloned is in there until its own setsid(), and may have its assignment already.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class HelperProcess:
         on_exit: Callable[[int | None], None],
         output_fds: Sequence[int] = (),
         on_nonsense: Callable[[str], None] = lambda problem: None,
+        *,
+        owns_session: bool = True,
     ) -> None:
         self._loop = loop
         self.name = name
@@ -63,6 +67,7 @@ class HelperProcess:
         self._on_exit = on_exit
         self._output_fds = output_fds
         self._on_nonsense = on_nonsense
+        self._owns_session = owns_session
         self.pid: int | None = None
         self.connection: Connection | None = None
         self.is_wanted = True
@@ -118,6 +123,11 @@ class HelperProcess:
         self.connection.send(message, fds)
         return True
 
+    def end_session(self) -> None:
+        """End what the program has left in its session; before it is reaped, while its pid still guards the number."""
+        if self.pid is not None and self._owns_session:
+            reap.signal_session(self.pid)
+
     def exited(self, status: int, now: float) -> None:
         """Take note that the program has been reaped."""
         self.pid = None
@@ -149,8 +159,10 @@ class HelperProcess:
 
     def kill(self) -> None:
         """End the program at once."""
-        if self.pid is not None:
+        if self.pid is not None and self._owns_session:
             reap.signal_session(self.pid, signal.SIGKILL)
+        elif self.pid is not None:
+            reap.signal_child(self.pid, signal.SIGKILL)
 
     def abort(self) -> None:
         """End the program at once, and let nothing that is still on its way reach it."""

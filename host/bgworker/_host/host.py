@@ -314,7 +314,7 @@ class Host:
             now = time.monotonic()
             helper = next((h for h in self._helpers() if h.pid == pid), None)
             if helper is not None:
-                reap.signal_session(pid)
+                helper.end_session()
                 helper.exited(reap.reap(pid), now)
                 continue
             if self.database is not None and pid == self.database.postgres_pid:

@@ -116,6 +116,7 @@ class Loaders:
             lambda status: self._exited(loader, status),
             self._output_fds,
             lambda problem: self._log("WARNING", "the loader process sent nonsense and is replaced", f"It sent {problem}."),
+            owns_session=False,
         )
         loader = Loader(process, config_text)
         return loader
