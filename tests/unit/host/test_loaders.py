@@ -17,7 +17,9 @@ class FakeProcess:
 
     made: list[FakeProcess]
 
-    def __init__(self, loop: Any, name: str, program: str, fds: Any, on_start: Any, on_message: Any, on_exit: Any, *_: Any) -> None:
+    def __init__(
+        self, loop: Any, name: str, program: str, fds: Any, on_start: Any, on_message: Any, on_exit: Any, *_: Any, **_k: Any
+    ) -> None:
         self.say: Callable[[dict[str, Any]], None] = on_message
         self.end: Callable[[int | None], None] = on_exit
         self.pid: int | None = 4711
