@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Fault = Callable[["World", random.Random], str]
 
+#: Dynamic workers that stay until they are terminated.
+MAX_SITTERS: Final = 12
 _GARBAGE: Final = (
     b"\xff\xfe\x00garbage\n",
     b"[" * 60_000 + b"\n",
@@ -105,6 +107,8 @@ def register_storm(world: World, rng: random.Random) -> str:
     with world.host.client() as client:
         for _ in range(rng.randint(1, 30)):
             kind = rng.choice(["job", "job", "sitter", "missing"])
+            if kind == "sitter" and len(world.dynamic_handles()) >= MAX_SITTERS:
+                kind = "job"  # those that stay must leave room for the static ones, some of which are down for the moment
             key = world.next_key(kind)
             try:
                 handle = client.register_dynamic_background_worker(
@@ -212,7 +216,9 @@ def vanishing_client(world: World, rng: random.Random) -> str:
     """A client that registers and is gone before it is answered."""
     key = world.next_key("job")
     with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(5)
         peer.connect(str(world.host.data_directory / "run" / "control.sock"))
+        peer.recv(65_536)  # greeted: what it says now is heard
         peer.sendall(
             b'{"id":1,"method":"register","params":{"worker":{"bgw_name":"%s","bgw_library_name":"soak_workers",'
             b'"bgw_function_name":"job","bgw_main_arg":"%s"}}}\n' % (key.encode(), key.encode())
