@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from bgworker.errors import (
         ConfigurationError,
+        DeadlockDetected,
         HostError,
         HostNotRunning,
         NoFreeSlot,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         PluginError,
         ProtocolError,
         RegistrationError,
+        SharedMemoryError,
         WaitTimeout,
         WorkerNotFound,
     )
@@ -61,6 +63,7 @@ __all__ = [
     "Client",
     "ConfigurationError",
     "DatabaseStatus",
+    "DeadlockDetected",
     "EventStream",
     "HostError",
     "HostNotRunning",
@@ -71,6 +74,7 @@ __all__ = [
     "PluginError",
     "ProtocolError",
     "RegistrationError",
+    "SharedMemoryError",
     "SlotStatus",
     "WaitTimeout",
     "WorkerNotFound",
@@ -100,6 +104,7 @@ _ROOMS = {
     ),
     "errors": (
         "ConfigurationError",
+        "DeadlockDetected",
         "HostError",
         "HostNotRunning",
         "NoFreeSlot",
@@ -107,6 +112,7 @@ _ROOMS = {
         "PluginError",
         "ProtocolError",
         "RegistrationError",
+        "SharedMemoryError",
         "WaitTimeout",
         "WorkerNotFound",
     ),

@@ -11,6 +11,8 @@ detail states facts and hint gives advice, both in full sentences.
     │   └── NoFreeSlot          refused only because every slot is taken: try again later
     ├── WorkerNotFound          no worker answers to this name
     ├── PermissionDenied        this peer may not do this
+    ├── SharedMemoryError       a segment of shared memory cannot be had
+    │   └── DeadlockDetected    two processes wait for each other's locks
     ├── WaitTimeout             a wait's own deadline passed
     ├── HostNotRunning          nobody listens, or the connection to the host is gone
     └── ProtocolError           the peer sent what the protocol does not allow
@@ -22,6 +24,7 @@ from typing import Any, ClassVar
 
 __all__ = [
     "ConfigurationError",
+    "DeadlockDetected",
     "HostError",
     "HostNotRunning",
     "NoFreeSlot",
@@ -29,6 +32,7 @@ __all__ = [
     "PluginError",
     "ProtocolError",
     "RegistrationError",
+    "SharedMemoryError",
     "WaitTimeout",
     "WorkerNotFound",
     "error_from_dict",
@@ -117,6 +121,18 @@ class PermissionDenied(HostError):  # noqa: N818 - named in the design
     code = "permission_denied"
 
 
+class SharedMemoryError(HostError):
+    """A shared memory segment could not be attached, or one of its locks not taken."""
+
+    code = "shared_memory"
+
+
+class DeadlockDetected(SharedMemoryError):  # noqa: N818 - PostgreSQL's name for the condition
+    """Two processes wait for each other's locks; this one did not get its."""
+
+    code = "deadlock_detected"
+
+
 class WaitTimeout(HostError, TimeoutError):  # noqa: N818 - named in the design
     """A wait ended because its own timeout passed; the worker goes on."""
 
@@ -147,6 +163,8 @@ _BY_CODE: dict[str, type[HostError]] = {
         NoFreeSlot,
         WorkerNotFound,
         PermissionDenied,
+        SharedMemoryError,
+        DeadlockDetected,
         WaitTimeout,
         HostNotRunning,
         ProtocolError,

@@ -7,8 +7,9 @@ the vocabulary of the machine and none of its rules.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from bgworker._core.scope import Segment
 from bgworker._core.states import Phase, ShutdownMode
 from bgworker._spec import BGW_NEVER_RESTART, BackgroundWorker, BgWorkerStartTime
 
@@ -38,6 +39,10 @@ class Life:
     #: Was asked to go in any way.
     told: bool = False
     wish: str | None = None
+    #: What its process may have mapped.
+    segments: set[Segment] = field(default_factory=set)
+    #: The crash that it is ended by.
+    ended_by: int = 0
 
 
 @dataclass
@@ -52,6 +57,8 @@ class Registration:
     attempts: int = 0
     quick: int = 0
     ever_started: bool = False
+    #: The crash that its last life went down with.
+    down_with: int = 0
     replacement: BackgroundWorker | None = None
 
     @property
@@ -88,6 +95,10 @@ class SlotModel:
         #: Pid, whether the exit was requested, whether it was a crash.
         self.exited: list[tuple[int | None, bool, bool]] = []
         self.forgotten: list[tuple[int, int]] = []
+        #: Whether anybody else went down, how many were told now, and the segments that are lost.
+        self.reinitialised: list[tuple[int, frozenset[Segment]]] = []
+        self.generation_of = dict.fromkeys("abc", 1)
+        self.crashes = 0
 
     def forget(self, r: Registration) -> None:
         """The registration is over."""
@@ -125,29 +136,63 @@ class SlotModel:
         life = r.life
         assert life is not None
         r.life = None
+        r.down_with = life.ended_by
         rule_decides = life.wish is None
         crashed = rule_decides and life.started_at is not None and status not in (0, 1 << 8)
         if status is not None:
             self.exited.append((life.pid, not rule_decides, crashed))
+        took_down = self.crash(r, life) if crashed else []
+        began = life.launched_at if life.started_at is None else life.started_at
+        quick = r.quick + 1 if self.now - began < 1 else 0
         if life.wish in ("stop", "forget") or self.shutdown is not None:
             self.forget(r)
         elif life.wish == "restart":
-            r.ready_at, r.quick = self.now, 0
+            r.quick = quick if life.ended_by else 0
+            r.ready_at = self.now + GUARD[min(r.quick, 8)]
         elif r.never or (status == 0 and life.started_at is not None):
             self.forget(r)
         else:
             interval = 0.0 if crashed else r.worker.bgw_restart_time
             interval = max(interval, 1.0) if status is None else interval
-            began = life.launched_at if life.started_at is None else life.started_at
-            r.quick = r.quick + 1 if self.now - began < 1 else 0
+            r.quick = quick
             r.ready_at = self.now + (max(interval, GUARD[min(r.quick, 8)]) if interval < 1 else interval)
         if r.replacement is not None:
             r.worker, r.replacement = r.replacement, None
-        if crashed and self.cluster:
-            for other in list(self.registrations.values()):
-                if other.life is not None and other is not r:
-                    self.tell(other, "stop" if other.never else "restart", QUIT)
+        for other in took_down:
+            self.tell(other, "stop" if other.never else "restart", QUIT)
         self.end_of_smart()
+
+    def crash(self, r: Registration, life: Life) -> list[Registration]:
+        """Return who must be told because of a crash (C31), everybody of it under one number."""
+        others = [(o, o.life) for o in self.registrations.values() if o.life is not None]
+        scope = set() if not self.cluster else {o.slotno for o, _ in others}
+        lost = set(life.segments)
+        for _ in range(SLOTS):
+            scope |= {o.slotno for o, theirs in others if theirs.segments & lost}
+            lost |= {s for o, theirs in others if o.slotno in scope for s in theirs.segments}
+        for name, generation in lost:
+            self.generation_of[name] = max(self.generation_of[name], generation + 1)
+        down = [(o, theirs) for o, theirs in others if o.slotno in scope]
+        told = [o for o, theirs in down if not theirs.ended_by]
+        if down or lost:
+            self.reinitialised.append((len(told), frozenset(lost)))
+        if down:
+            self.crashes += 1
+            earlier = {theirs.ended_by for _, theirs in down} - {0}
+            for o in self.registrations.values():
+                if o.life is None:
+                    o.down_with = self.crashes if o.down_with in earlier else o.down_with
+            r.down_with = self.crashes
+            for _, theirs in others:
+                if theirs.ended_by in earlier:
+                    theirs.ended_by = self.crashes
+            for _, theirs in down:
+                theirs.ended_by = self.crashes
+        return told
+
+    def is_blocked(self, r: Registration) -> bool:
+        """Whether somebody of the crash that ended its last life is still there."""
+        return r.down_with != 0 and any(o.life and o.life.ended_by == r.down_with for o in self.registrations.values())
 
     def end_of_smart(self) -> None:
         """Smart becomes fast when neither handles nor workers that never restart are left."""
@@ -178,6 +223,7 @@ class SlotModel:
             for r in self.registrations.values()
             if r.life is None
             and r.ready_at <= self.now
+            and not self.is_blocked(r)
             and self.phase >= PHASE_NEEDED[r.worker.bgw_start_time]
             and self.shutdown is None
         ]
@@ -211,5 +257,6 @@ class SlotModel:
         """What a turn does for those who wait."""
         for r in self.due():
             r.attempts += 1
+            r.down_with = 0
             r.life = Life(r.attempts, self.now, self.now + START_TIMEOUT)
             self.launched.append((*r.key, r.attempts))

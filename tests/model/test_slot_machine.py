@@ -14,11 +14,12 @@ from hypothesis import Phase as Stage
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bgworker._core.effects import Abandon, Effect, Exited, Forgotten, Launch, Log, Publish, Signal, Started
+from bgworker._core.effects import Abandon, Effect, Exited, Forgotten, Launch, Log, Publish, Reinitialise, Signal, Started
+from bgworker._core.scope import CrashScope, Segment
 from bgworker._core.slots import Slot, SlotMachine
 from bgworker._core.states import Origin, Phase, ShutdownMode, SlotState
 from bgworker._spec import BGW_NEVER_RESTART, BackgroundWorker, BgWorkerStartTime, sanity_check
-from bgworker.errors import NoFreeSlot, RegistrationError
+from bgworker.errors import NoFreeSlot, RegistrationError, SharedMemoryError
 
 from .slot_model import KILL, QUIT, SHUTDOWN_TIMEOUT, SLOTS, START_TIMEOUT, TERM, Key, Registration, SlotModel
 
@@ -53,9 +54,8 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.machine = SlotMachine(SLOTS, shutdown_timeout=SHUTDOWN_TIMEOUT, start_timeout=START_TIMEOUT)
-        if self.cluster:
-            self.machine.crash_scope = self.everybody  # type: ignore[method-assign]
+        scope = CrashScope.CLUSTER if self.cluster else CrashScope.ATTACHED
+        self.machine = SlotMachine(SLOTS, shutdown_timeout=SHUTDOWN_TIMEOUT, start_timeout=START_TIMEOUT, crash_scope=scope)
         self.generations = [0] * SLOTS
         # The kernel: births that nobody answered yet, and processes, each with slot, generation and attempt.
         self.births: list[Key] = []
@@ -64,10 +64,6 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
         self.calls = 0
         self.last_pid = 1000
         self.registered = self.forgotten_ever = 0
-
-    def everybody(self, _slot: Slot) -> list[Slot]:
-        """Return the scope of a crash in a cluster."""
-        return [slot for slot in self.machine.slots if slot.state is not SlotState.FREE]
 
     # -- comparing ---------------------------------------------------------------------------
 
@@ -92,14 +88,17 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
         assert [(e.pid, e.exit.was_requested, e.exit.is_crash) for e in of(Exited)] == self.exited
         assert sorted((f.slotno, f.generation) for f in of(Forgotten)) == sorted(self.forgotten)
         assert all(f.reason for f in of(Forgotten))
-        touched = {e.slotno for e in effects if not isinstance(e, Log | Publish)}
+        assert [(e.others, e.segments) for e in of(Reinitialise)] == self.reinitialised
+        lines = [line for line in of(Log) if "because of the crash" in line.message]
+        assert len(lines) == len([told for told, _ in self.reinitialised if told]), "one log line for each reinitialisation"
+        touched = {e.slotno for e in effects if not isinstance(e, Log | Publish | Reinitialise)}
         # A process that nobody waits for is no part of its slot any more.
         strays = set(self.processes) - {r.life.pid for r in self.registrations.values() if r.life}
         published = {p.slotno for p in of(Publish)} | {s.slotno for s in of(Signal) if s.pid in strays}
         assert touched <= published, "a change that nobody else would see"
         self.births += [(la.slotno, la.generation, la.attempt) for la in of(Launch)]
         self.forgotten_ever += len(self.forgotten)
-        for expected in (self.signals, self.abandoned, self.launched, self.started, self.exited, self.forgotten):
+        for expected in (self.signals, self.abandoned, self.launched, self.started, self.exited, self.forgotten, self.reinitialised):
             expected.clear()
 
     # -- rules: registration -----------------------------------------------------------------
@@ -248,6 +247,30 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
         self.check(self.machine.start_failed(*key, "no function", self.now))
 
     @precondition(lambda self: self.processes)
+    @rule(pick=picks, name=st.sampled_from("abc"))
+    def attach(self, pick: int, name: str) -> None:
+        """C31: a worker asks for a segment; only one that runs, and was not told to go, gets it."""
+        pid, key = list(self.processes.items())[pick % len(self.processes)]
+        _, life = self.life_of(key)
+        if life is not None and life.pid != pid:
+            return  # the host serves nobody but the slot's own process
+        segment = Segment(name, self.generation_of[name])
+        if life is None or life.told or life.started_at is None:
+            with pytest.raises(SharedMemoryError):
+                self.machine.attach(*key, segment, self.now)
+            return
+        life.segments.add(segment)
+        self.check(self.machine.attach(*key, segment, self.now))
+
+    @precondition(lambda self: len(self.processes) > 1)
+    @rule()
+    def attach_in_a_chain(self) -> None:
+        """C31: each shares a segment with the next alone, so that a crash reaches those who share nothing with the crashed."""
+        for pick in range(len(self.processes)):
+            for name in "abc"[max(pick - 1, 0) : pick + 1]:
+                self.attach(pick, name)
+
+    @precondition(lambda self: self.processes)
     @rule(pick=picks, status=statuses)
     def exit(self, pick: int, status: int) -> None:
         """A process ends, in any way, at any time."""
@@ -370,6 +393,8 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
             life = r.life
             assert (slot.worker, slot.attempt, slot.quick_exits) == (r.worker, r.attempts, r.quick)
             assert slot.has_started_once is r.ever_started
+            assert slot.segments == (life.segments if life else set())
+            assert slot.reinitialisation == (life.ended_by if life else r.down_with)
             assert slot.terminate_requested is bool(life and life.wish == "forget")
             assert (slot.intent.name.lower() if slot.intent else None) == (life.wish if life else None)
             if life is None:

@@ -63,6 +63,7 @@ def launch(slot: Slot, facts: Facts) -> list[Effect]:
     slot.restart_at = None
     slot.kill_at = facts.now + facts.timeout
     slot.cause = ""
+    slot.reinitialisation = 0
     slot.reason = reasons.launching(slot.attempt, facts.timeout)
     return [
         Publish(slot.slotno),

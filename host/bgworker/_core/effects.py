@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bgworker._core.exits import Exit
+from bgworker._core.scope import Segment
 from bgworker._core.states import Origin
 from bgworker._spec import BackgroundWorker
 
-__all__ = ["Abandon", "Effect", "Exited", "Forgotten", "Launch", "Level", "Log", "Publish", "Signal", "Started"]
+__all__ = ["Abandon", "Effect", "Exited", "Forgotten", "Launch", "Level", "Log", "Publish", "Reinitialise", "Signal", "Started"]
 
 Level = Literal["DEBUG", "LOG", "WARNING"]
 
@@ -91,6 +92,15 @@ class Forgotten:
 
 
 @dataclass(frozen=True, slots=True)
+class Reinitialise:
+    """A worker crashed (C31): nobody may be handed these segments any more, and whoever shared them is on the way out."""
+
+    #: How many other workers are ended because of it.
+    others: int
+    segments: frozenset[Segment]
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """A line for the host's log."""
 
@@ -100,4 +110,4 @@ class Log:
     hint: str = ""
 
 
-Effect = Launch | Signal | Abandon | Publish | Started | Exited | Forgotten | Log
+Effect = Launch | Signal | Abandon | Publish | Started | Exited | Forgotten | Reinitialise | Log

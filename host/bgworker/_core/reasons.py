@@ -65,9 +65,28 @@ def awaited(live_handles: int, names: Sequence[str]) -> str:
     if live_handles:
         parts.append(f"{live_handles} live handle{'s' if live_handles > 1 else ''} of connections")
     if names:
-        shown = [*names[:MAX_NAMES], *(["others"] if len(names) > MAX_NAMES else [])]
-        parts.append(f"background worker{'s' if len(names) > 1 else ''} {', '.join(shown)}")
+        parts.append(f"background worker{'s' if len(names) > 1 else ''} {listed(names)}")
     return " and ".join(parts)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the names as one sentence has them: the first few, then that there are others."""
+    return ", ".join([*names[:MAX_NAMES], *(["others"] if len(names) > MAX_NAMES else [])])
+
+
+def count(number: int, noun: str) -> str:
+    """Return ``1 worker`` or ``7 workers``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def scope(crash_scope: str, names: str, segments: Sequence[str]) -> str:
+    """Return why a crash takes others down, and what becomes of them (C31)."""
+    if crash_scope == "cluster":
+        why = 'crash_scope is "cluster": a crash concerns every worker'
+    else:
+        quoted = [f'"{segment}"' for segment in segments]
+        why = f"They share memory that it may have left half-written: segment{'s' if len(quoted) > 1 else ''} {listed(quoted)}"
+    return f"{why}. They are {names}; those that restart start again when all of them are gone."
 
 
 def did_not_start(timeout: float) -> str:
@@ -111,7 +130,12 @@ def _then(slot: Slot) -> str:
     return ", then counts as a failed start" if slot.intent is None else ""
 
 
-def restarts(cause: str, delay: float, attempt: int, quick_exits: int) -> str:
+def reinitialised(name: str, ended: str) -> str:
+    """Return the cause of an end that another worker's crash brought (C31)."""
+    return f'reinitialised: "{name}" crashed ({ended})'
+
+
+def restarts(cause: str, delay: float, attempt: int, quick_exits: int, *, is_joint: bool = False) -> str:
     """Return the reason of a worker between two lives.
 
     Args:
@@ -119,8 +143,11 @@ def restarts(cause: str, delay: float, attempt: int, quick_exits: int) -> str:
         delay: Seconds from that end to the next launch.
         attempt: The number of the next launch.
         quick_exits: Greater than 0 if the crash-loop guard made the delay.
+        is_joint: Others go down in the same crash, and it starts when all of them are gone.
     """
     act = "restarts at once" if delay <= 0 else f"restarts after {seconds(delay)}"
+    if is_joint:
+        act += ", when all that the crash ends are gone"
     guard = f" (crash-loop guard: {quick_exits} ends in a row within 1 s of the start)" if quick_exits else ""
     return join(cause, f"{act}{guard}, try {attempt}")
 

@@ -18,10 +18,14 @@ Which fields mean something in which state::
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from bgworker._core.exits import Exit
 from bgworker._core.states import Intent, Origin, SlotState
 from bgworker._spec import BackgroundWorker
+
+if TYPE_CHECKING:
+    from bgworker._core.scope import Segment
 
 __all__ = ["Slot"]
 
@@ -51,6 +55,8 @@ class Slot:
     intent: Intent | None = None
     #: A sentence with cause and next act, as status shows it; empty only for a healthy started worker.
     reason: str = ""
+    #: The shared memory segments that the current process may have mapped; known before it gets them.
+    segments: frozenset[Segment] = frozenset()
 
     # From here on: the machine's own notes, of no use to a reader.
     #: The first half of ``reason``, without the next act.
@@ -67,6 +73,8 @@ class Slot:
     quick_exits: int = 0
     #: Takes the place of ``worker`` when the process is gone (reload).
     replacement: BackgroundWorker | None = None
+    #: The reinitialisation that its last life ended in, or is ending in: it starts again when nobody of it is left. 0 = none.
+    reinitialisation: int = 0
 
     @property
     def restarts(self) -> int:
@@ -94,6 +102,7 @@ class Slot:
         self.pid = self.started_at = self.kill_at = self.intent = None
         self.failure = ""
         self.has_announced_start = False
+        self.segments = frozenset()
         if last_exit is not None:
             self.last_exit = last_exit
 

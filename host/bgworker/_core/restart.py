@@ -6,7 +6,8 @@ The first line that applies decides::
 
     terminated (intent FORGET)           forgotten
     the host shuts down, intent STOP     forgotten
-    intent RESTART                       launched at once, whatever the code and bgw_restart_time say
+    intent RESTART                       launched at once, whatever the code and bgw_restart_time say;
+                                         by a crash beside it: the guard below counts this life, too
     it had not started                   a failed start: waits bgw_restart_time; never = forgotten
     exit code 0                          forgotten
     BGW_NEVER_RESTART                    forgotten
@@ -81,8 +82,11 @@ def after_exit(slot: Slot, end: Exit | None, now: float, *, is_shutting_down: bo
     if slot.intent is Intent.STOP:
         return _forget(f"{slot.cause}{ended}")
     if slot.intent is Intent.RESTART:
-        cause = f"{slot.cause}{ended}"
-        return _forget(cause, reasons.not_restarted(cause)) if is_shutting_down else _restart(slot, cause, 0.0, 0)
+        cause = slot.cause if slot.reinitialisation else f"{slot.cause}{ended}"
+        if is_shutting_down:
+            return _forget(cause, reasons.not_restarted(cause))
+        # Workers that crash in turns, each taking the others down, are one loop: the guard counts for all of them.
+        return _restart(slot, cause, 0.0, _quick_exits(slot, now) if slot.reinitialisation else 0)
     return _by_rule(slot, end, now, is_shutting_down=is_shutting_down)
 
 
@@ -100,9 +104,13 @@ def _by_rule(slot: Slot, end: Exit | None, now: float, *, is_shutting_down: bool
     interval = 0.0 if end is not None and end.is_crash else float(worker.bgw_restart_time or 0)
     if end is None:
         interval = max(interval, BIRTH_RETRY_INTERVAL)
+    return _restart(slot, cause, interval, _quick_exits(slot, now))
+
+
+def _quick_exits(slot: Slot, now: float) -> int:
+    """Return the guard's count with the life that has just ended."""
     began_at = slot.launched_at if slot.started_at is None else slot.started_at
-    quick_exits = slot.quick_exits + 1 if now - began_at < GUARDED_INTERVAL else 0
-    return _restart(slot, cause, interval, quick_exits)
+    return slot.quick_exits + 1 if now - began_at < GUARDED_INTERVAL else 0
 
 
 def _forget(cause: str, reason: str = "") -> Verdict:
@@ -113,5 +121,6 @@ def _restart(slot: Slot, cause: str, interval: float, quick_exits: int) -> Verdi
     # The guard never asks for more than GUARDED_INTERVAL, so it cannot stretch an interval that is as long or longer.
     delay = max(interval, guard_delay(quick_exits))
     is_guarded = delay > interval
-    reason = reasons.restarts(cause, delay, slot.attempt + 1, quick_exits if is_guarded else 0)
+    is_joint = slot.reinitialisation != 0
+    reason = reasons.restarts(cause, delay, slot.attempt + 1, quick_exits if is_guarded else 0, is_joint=is_joint)
     return Verdict(True, delay, cause, reason, quick_exits)

@@ -27,10 +27,11 @@ from typing import Final
 
 from bgworker._core import reasons
 from bgworker._core.actions import ACTIONS, ANSWER_TIMEOUT, QUIT_TIMEOUT, Facts, who
-from bgworker._core.effects import Effect, Exited, Level, Log, Publish, Signal
-from bgworker._core.exits import Exit, clean, ended_text, read_exit
+from bgworker._core.effects import Effect, Exited, Level, Log, Publish, Reinitialise, Signal
+from bgworker._core.exits import Exit, clean, ended_text, outcome, read_exit
 from bgworker._core.record import Slot
 from bgworker._core.restart import Verdict, after_exit
+from bgworker._core.scope import CrashScope, Segment, in_scope
 from bgworker._core.states import (
     HAS_PROCESS,
     SIGKILL,
@@ -43,7 +44,7 @@ from bgworker._core.states import (
 )
 from bgworker._core.table import Event, Rejection, look_up
 from bgworker._spec import BackgroundWorker
-from bgworker.errors import NoFreeSlot, RegistrationError
+from bgworker.errors import NoFreeSlot, RegistrationError, SharedMemoryError
 
 __all__ = ["MAX_LAUNCHES_PER_TICK", "Exit", "Slot", "SlotMachine"]
 
@@ -60,15 +61,25 @@ class SlotMachine:
         max_worker_processes: Number of slots, fixed for the life of the host.
         shutdown_timeout: Seconds from SIGTERM to SIGKILL for workers without a ``stop_timeout`` of their own.
         start_timeout: Seconds that a launched worker may take until it says that it started.
+        crash_scope: How far a crash reaches (C31).
     """
 
-    def __init__(self, max_worker_processes: int, *, shutdown_timeout: float = 5.0, start_timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        max_worker_processes: int,
+        *,
+        shutdown_timeout: float = 5.0,
+        start_timeout: float = 60.0,
+        crash_scope: CrashScope = CrashScope.ATTACHED,
+    ) -> None:
         self.slots = [Slot(slotno) for slotno in range(max_worker_processes)]
         self.phase = Phase.STARTING
         #: The mode in force; None while the host runs. It only ever gets stricter.
         self.shutdown: ShutdownMode | None = None
         self._shutdown_timeout = shutdown_timeout
         self._start_timeout = start_timeout
+        self._crash_scope = crash_scope
+        self._reinitialisations = 0
         self._phase_detail = ""
         self._live_handles = 0
         #: The latest ``now`` heard of: what "at once" means to next_deadline().
@@ -181,28 +192,57 @@ class SlotMachine:
             return [_rejection(slot, Event.GONE_FOR_GOOD, Rejection.NO_PROCESS)]
         has_started, was_requested = slot.started_at is not None, slot.intent is not None
         end = read_exit(waitstatus, now, tail, failure=slot.failure, has_started=has_started, was_requested=was_requested)
-        verdict = after_exit(slot, end, now, is_shutting_down=self.shutdown is not None)
         is_trouble = end.is_crash or not (has_started or was_requested)
         level: Level = "WARNING" if is_trouble else "DEBUG" if end.code == 0 else "LOG"
+        ended_with_it = self._reinitialise(slot, end, now) if end.is_crash else []
+        # Publish stands first; the exit is told before the forgetting that may follow from it.
+        verdict = after_exit(slot, end, now, is_shutting_down=self.shutdown is not None)
         log = Log(level, ended_text(slot.name, slot.pid, end.code, end.signal), reasons.sentence(verdict.reason))
         exited = Exited(slotno, generation, slot.registration, slot.pid, end)
-        others = [other for other in self.crash_scope(slot) if other is not slot] if end.is_crash else []
-        crashed = f'background worker "{slot.name}" crashed'
-        # Publish stands first; the exit is told before the forgetting that may follow from it.
         published, *rest = self._conclude(slot, verdict, end, now)
-        effects = [published, log, exited, *rest]
-        for other in others:
-            intent = Intent.STOP if other.registration.is_never_restarted else Intent.RESTART
-            effects += self._fire(other, Event.REINITIALISE, Facts(now, crashed, intent=intent, timeout=QUIT_TIMEOUT))
-        return effects + self._end_of_smart(now)
+        return [published, log, exited, *rest, *ended_with_it, *self._end_of_smart(now)]
 
-    def crash_scope(self, slot: Slot) -> Sequence[Slot]:
-        """Return the slots that a crash of this one takes down with it, itself included (C31).
+    def attach(self, slotno: int, generation: int, attempt: int, segment: Segment, now: float) -> list[Effect]:
+        """Note that a process is about to get a shared memory segment, which ties it to everybody who has it (C31).
 
-        The seam for shared segments: those attached to the same ones belong here too. Every other slot
-        returned gets SIGQUIT and, unless it never restarts, another life at once.
+        Raises:
+            SharedMemoryError: The process has not started, so that its end would be no crash, or is on its way out.
         """
-        return (slot,)
+        slot = self._find(slotno, generation, attempt)
+        if slot is None or slot.state is not SlotState.STARTED:
+            raise SharedMemoryError(
+                f'could not attach to shared memory segment "{segment.name}": the worker is not running',
+                "Memory is shared only by workers whose function has been called and that have not been told to stop.",
+                "Attach in the worker's function, not when its module is imported.",
+            )
+        if segment in slot.segments:
+            return []
+        slot.segments |= {segment}
+        self._changed(now)
+        return [Publish(slotno)]
+
+    def _reinitialise(self, crashed: Slot, end: Exit, now: float) -> list[Effect]:
+        """Take everybody down whom the crash concerns; called while the crashed slot still has its segments (C31)."""
+        others, segments = in_scope(self.slots, crashed, self._crash_scope)
+        # Those of a reinitialisation in progress were told already; with newcomers it goes on as one.
+        fresh = [other for other in others if not other.reinitialisation]
+        if others:
+            earlier = {other.reinitialisation for other in others} - {0}
+            self._reinitialisations += 1
+            for slot in self.slots:
+                if slot is crashed or slot in fresh or slot.reinitialisation in earlier:
+                    slot.reinitialisation = self._reinitialisations
+        effects: list[Effect] = []
+        if fresh:
+            why = f'because of the crash of background worker "{crashed.name}" (PID {crashed.pid})'
+            named = reasons.listed([f'"{slot.name}"' for slot in fresh])
+            message = f"terminating {reasons.count(len(fresh), 'other background worker')} {why}"
+            effects.append(Log("WARNING", message, reasons.scope(self._crash_scope.value, named, sorted(s.name for s in segments))))
+        cause = reasons.reinitialised(crashed.name, outcome(end.code, end.signal))
+        for slot in fresh:
+            intent = Intent.STOP if slot.registration.is_never_restarted else Intent.RESTART
+            effects += self._fire(slot, Event.REINITIALISE, Facts(now, cause, intent=intent, timeout=QUIT_TIMEOUT))
+        return [*effects, Reinitialise(len(fresh), segments)] if others or segments else effects
 
     # -- what people want --------------------------------------------------------------------
 
@@ -279,11 +319,16 @@ class SlotMachine:
             return []
         self._changed(now)
         effects: list[Effect] = []
-        launches = 0
         for slot in self.slots:
             if slot.kill_at is not None and slot.kill_at <= now:
                 effects += self._overdue(slot, now)
+        launches = 0
+        # After the deadlines: one that gives up a birth may end the wait of others.
+        going = self._going()
+        for slot in self.slots:
             if slot.state not in WAITS_FOR_START or (slot.restart_at is not None and slot.restart_at > now):
+                continue
+            if slot.reinitialisation in going:
                 continue
             if self._is_held_back(slot):
                 if slot.restart_at is not None:
@@ -298,7 +343,9 @@ class SlotMachine:
     def next_deadline(self) -> float | None:
         """Return when tick() has something to do: an instant that may lie in the past, or None for never."""
         if not self._is_deadline_known:
-            instants = [instant for slot in self.slots if (instant := self._deadline_of(slot)) is not None]
+            going = self._going()
+            slots = (slot for slot in self.slots if slot.state not in WAITS_FOR_START or slot.reinitialisation not in going)
+            instants = [instant for slot in slots if (instant := self._deadline_of(slot)) is not None]
             self._deadline = min(instants, default=None)
             self._is_deadline_known = True
         return self._deadline
@@ -387,6 +434,10 @@ class SlotMachine:
         self.shutdown = ShutdownMode.FAST
         log = Log("LOG", "smart shutdown waits for nobody any more and goes on as a fast one")
         return [log, *self._stop_all(ShutdownMode.FAST, now)]
+
+    def _going(self) -> set[int]:
+        """Return the reinitialisations that have a process left: nobody of theirs starts before the last one is gone."""
+        return {slot.reinitialisation for slot in self.slots if slot.reinitialisation and slot.state in HAS_PROCESS}
 
     def _is_held_back(self, slot: Slot) -> bool:
         return self.phase < reasons.needed_phase(slot)

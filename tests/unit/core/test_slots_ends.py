@@ -48,23 +48,6 @@ def test_crash_of_a_worker_that_never_restarts(bench, only) -> None:
     assert slot.state is SlotState.FREE
 
 
-def test_crash_takes_its_scope_along(bench) -> None:
-    """C31: everyone in the crash's scope is told to quit and comes back at once; who never restarts is forgotten."""
-    crashed, peer, never = bench.started(restart=60.0), bench.started(restart=60.0), bench.started()
-    waiting, outsider = bench.started(restart=60.0), bench.started()
-    bench.exit(waiting, 1)
-    bench.machine.crash_scope = lambda slot: [crashed, peer, never, waiting]
-    effects = bench.exit(crashed, 3)
-    signals = [effect for effect in effects if isinstance(effect, Signal)]
-    assert [(signal.pid, signal.signum, signal.whole_session) for signal in signals] == [(peer.pid, 3, True), (never.pid, 3, True)]
-    assert (waiting.state, outsider.state) == (SlotState.WAITING_RESTART, SlotState.STARTED)
-    assert [type(effect) for effect in bench.tick(4.0)].count(Launch) == 1
-    assert [effect.pid for effect in bench.tick(1.0) if isinstance(effect, Signal)] == [peer.pid, never.pid]
-    bench.exit(peer, signal=9)
-    bench.exit(never, signal=9)
-    assert (peer.restart_at, never.state) == (bench.now, SlotState.FREE)
-
-
 def test_failed_start_is_told_and_waits(bench, only) -> None:
     """A worker that says why it cannot start waits its restart time, with that reason and not its exit code."""
     slot = bench.born("x", restart=4.0)
