@@ -42,6 +42,7 @@ class WorkerKeys(TypedDict, total=False):
     bgw_extra: str
     wake_on: tuple[str, ...]
     stop_timeout: float | None
+    stop_when: str
 
 
 def background_worker(**keys: Unpack[WorkerKeys]) -> Callable[[_Function], _Function]:

@@ -29,6 +29,8 @@ BGW_DEFAULT_RESTART_INTERVAL: Final = 60
 MAX_RESTART_TIME: Final = 86_400.0
 #: bgw_restart_time of a static worker that names none (C09).
 STATIC_RESTART_TIME: Final = 1.0
+#: The values of stop_when; the first is the default, and PostgreSQL's way (C07).
+STOP_WHEN: Final = ("never", "phase_lost")
 #: Longest bgw_main_arg as JSON; a registration must fit one protocol line (64 KiB) with room to spare.
 MAX_MAIN_ARG_BYTES: Final = 32_768
 
@@ -87,6 +89,8 @@ class BackgroundWorker:
     wake_on: tuple[str, ...] = ()
     #: Seconds from SIGTERM to SIGKILL; None means the host's ``shutdown_timeout``.
     stop_timeout: float | None = None
+    #: "phase_lost" stops the worker when the phase of ``bgw_start_time`` is lost, and starts it when that is back.
+    stop_when: str = "never"
 
     @property
     def is_database_worker(self) -> bool:
@@ -97,6 +101,11 @@ class BackgroundWorker:
     def is_never_restarted(self) -> bool:
         """Whether the worker is forgotten at its first exit; meaningful once normalised."""
         return self.bgw_restart_time == BGW_NEVER_RESTART
+
+    @property
+    def stops_with_phase(self) -> bool:
+        """Whether the worker runs only while the database is in the phase that it waits for."""
+        return self.stop_when == "phase_lost"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the registration as JSON values: its form on the wire."""
@@ -168,6 +177,9 @@ def worker_from_dict(data: Any) -> BackgroundWorker:
             if not isinstance(value, list) or not all(isinstance(c, str) for c in value):
                 raise refuse(key, "a list of channel names")
             value = tuple(value)
+        elif key == "stop_when":
+            if value not in STOP_WHEN:
+                raise refuse(key, f"one of {', '.join(STOP_WHEN)}")
         elif key == "stop_timeout" and value is not None and not is_number(value):
             raise refuse(key, "a number of seconds")
         values[key] = value
@@ -234,6 +246,14 @@ def sanity_check(worker: BackgroundWorker, *, is_dynamic: bool, has_database: bo
         )
     if worker.stop_timeout is not None and not (is_number(worker.stop_timeout) and 0 < worker.stop_timeout <= MAX_RESTART_TIME):
         raise refuse("stop_timeout is out of range", f"It is {worker.stop_timeout}; allowed are seconds above 0, to one day.")
+    if worker.stop_when not in STOP_WHEN:
+        raise refuse(f"stop_when must be one of {', '.join(STOP_WHEN)}", f"It is {printable(repr(worker.stop_when))[:200]}.")
+    if worker.stops_with_phase and worker.bgw_start_time is BgWorkerStartTime.BgWorkerStart_PostmasterStart:
+        raise refuse(
+            "it asks to be stopped with a phase, and BgWorkerStart_PostmasterStart has none to lose",
+            "Such a worker starts with the host, whatever the database does.",
+            "Use BgWorkerStart_ConsistentState or BgWorkerStart_RecoveryFinished, or leave stop_when out.",
+        )
     if worker.bgw_notify_pid < 0 or worker.bgw_notify_pid > 2**31 - 1:
         raise refuse("bgw_notify_pid is not a process id")
     for channel in worker.wake_on:

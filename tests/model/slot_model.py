@@ -202,6 +202,14 @@ class SlotModel:
             for r in list(self.registrations.values()):
                 self.tell(r, "stop")
 
+    def lose_phase(self) -> None:
+        """Who asked to be stopped with its phase is, unless its process is leaving already or everybody is about to."""
+        for r in list(self.registrations.values()):
+            is_up = r.life is not None and not r.life.told and not r.life.failed
+            is_lost = self.phase < PHASE_NEEDED[r.worker.bgw_start_time]
+            if is_up and is_lost and r.worker.stop_when == "phase_lost" and self.shutdown is None:
+                self.tell(r, "restart")
+
     def overdue(self) -> None:
         """What a turn does to lives whose deadline has passed."""
         for r in list(self.registrations.values()):

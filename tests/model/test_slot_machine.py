@@ -18,13 +18,13 @@ from bgworker._core.effects import Abandon, Effect, Exited, Forgotten, Launch, L
 from bgworker._core.scope import CrashScope, Segment
 from bgworker._core.slots import Slot, SlotMachine
 from bgworker._core.states import Origin, Phase, ShutdownMode, SlotState
-from bgworker._spec import BGW_NEVER_RESTART, BackgroundWorker, BgWorkerStartTime, sanity_check
+from bgworker._spec import BGW_NEVER_RESTART, STOP_WHEN, BackgroundWorker, BgWorkerStartTime, sanity_check
 from bgworker.errors import NoFreeSlot, RegistrationError, SharedMemoryError
 
 from .slot_model import KILL, QUIT, SHUTDOWN_TIMEOUT, SLOTS, START_TIMEOUT, TERM, Key, Registration, SlotModel
 
 
-def a_worker(restart: float, start: BgWorkerStartTime, stop: float | None) -> BackgroundWorker:
+def a_worker(restart: float, start: BgWorkerStartTime, stop: float | None, stop_when: str) -> BackgroundWorker:
     """Return a registration as the host hands it to the machine."""
     worker = BackgroundWorker(
         bgw_name="w",
@@ -33,6 +33,8 @@ def a_worker(restart: float, start: BgWorkerStartTime, stop: float | None) -> Ba
         bgw_restart_time=restart,
         bgw_start_time=start,
         stop_timeout=stop,
+        # The one combination that no registration has.
+        stop_when="never" if start is BgWorkerStartTime.BgWorkerStart_PostmasterStart else stop_when,
     )
     return sanity_check(worker, is_dynamic=True)
 
@@ -43,6 +45,7 @@ workers = st.builds(
     # Mostly workers that need no database, so that a history is not spent waiting.
     st.sampled_from([BgWorkerStartTime.BgWorkerStart_PostmasterStart] * 3 + list(BgWorkerStartTime)),
     st.sampled_from([None, 0.5, 9.0]),
+    st.sampled_from(STOP_WHEN),
 )
 picks = st.integers(0, 10_000)
 #: Mostly 0 and 1: a code above 1 or a signal is a crash.
@@ -331,8 +334,9 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
 
     @rule(phase=st.sampled_from([*Phase, Phase.RECOVERY_FINISHED]), detail=st.sampled_from(["", "connection refused"]))
     def set_phase(self, phase: Phase, detail: str) -> None:
-        """C07: a phase by itself stops nobody and launches nobody."""
+        """C07: a phase by itself launches nobody, and stops those alone that asked to be stopped with theirs."""
         self.phase = phase
+        self.lose_phase()
         self.check(self.machine.set_phase(phase, detail, self.now))
 
     @precondition(lambda self: self.calls > 30)

@@ -179,7 +179,7 @@ def check_worker(
 
 
 def _trials(fields: dict[str, Any]) -> list[tuple[Sequence[str], dict[str, Any]]]:
-    """Return the keys one by one, then flags and start time, which must fit each other."""
+    """Return the keys one by one, then those that must fit the start time."""
     trials: list[tuple[Sequence[str], dict[str, Any]]] = []
     for key, value in fields.items():
         if key == "wake_on":
@@ -190,6 +190,8 @@ def _trials(fields: dict[str, Any]) -> list[tuple[Sequence[str], dict[str, Any]]
         # With shared memory access, the lack of which is reported by then.
         flags = fields["bgw_flags"] | BGWORKER_SHMEM_ACCESS
         trials.append((["bgw_start_time"], {"bgw_flags": flags, "bgw_start_time": fields["bgw_start_time"]}))
+    if "stop_when" in fields and "bgw_start_time" in fields:
+        trials.append((["stop_when"], {key: fields[key] for key in ("stop_when", "bgw_start_time")}))
     return trials
 
 

@@ -223,6 +223,14 @@ class WorkerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Timeout | UnsetType,
         _key("Seconds from SIGTERM to SIGKILL. Default: shutdown_timeout of [host].", _TIMEOUT),
     ] = UNSET
+    stop_when: Annotated[
+        Literal["never", "phase_lost"] | UnsetType,
+        _key(
+            '"phase_lost" stops the worker when the database is no longer as bgw_start_time asks, and starts it when it is '
+            'again. Default: "never".',
+            '"never" or "phase_lost"',
+        ),
+    ] = UNSET
     enabled: Annotated[bool, _key("false switches the worker off.", "true or false")] = True
 
     @property

@@ -46,6 +46,11 @@ def needed_phase(slot: Slot) -> Phase:
     return NEEDED_PHASE[slot.registration.bgw_start_time]
 
 
+def phase_lost(needed: Phase) -> str:
+    """Return the cause of a stop that a worker asked for with ``stop_when``."""
+    return f"stopped because the database {'does not answer' if needed is Phase.CONSISTENT else 'is not read-write'}"
+
+
 def failed_to_start(error: str) -> str:
     """Return the cause of every start that failed, however it did."""
     return f"failed to start: {error}"

@@ -66,7 +66,7 @@ def guard_delay(quick_exits: int) -> float:
     return min(FIRST_GUARD_DELAY * 2.0 ** min(doublings, 10), GUARDED_INTERVAL)
 
 
-def after_exit(slot: Slot, end: Exit | None, now: float, *, is_shutting_down: bool) -> Verdict:
+def after_exit(slot: Slot, end: Exit | None, now: float, *, is_shutting_down: bool, awaited: str = "") -> Verdict:
     """Return what follows the end of the slot's process.
 
     Args:
@@ -74,6 +74,7 @@ def after_exit(slot: Slot, end: Exit | None, now: float, *, is_shutting_down: bo
         end: None when there never was a process: the birth failed or was never answered.
         now: Monotonic.
         is_shutting_down: In any mode.
+        awaited: Which phase holds the next life back, in words; empty if none does.
     """
     ended = "" if end is None else f" ({outcome(end.code, end.signal)})"
     if slot.intent is Intent.FORGET:
@@ -86,11 +87,11 @@ def after_exit(slot: Slot, end: Exit | None, now: float, *, is_shutting_down: bo
         if is_shutting_down:
             return _forget(cause, reasons.not_restarted(cause))
         # Workers that crash in turns, each taking the others down, are one loop: the guard counts for all of them.
-        return _restart(slot, cause, 0.0, _quick_exits(slot, now) if slot.reinitialisation else 0)
-    return _by_rule(slot, end, now, is_shutting_down=is_shutting_down)
+        return _restart(slot, cause, 0.0, _quick_exits(slot, now) if slot.reinitialisation else 0, awaited)
+    return _by_rule(slot, end, now, is_shutting_down=is_shutting_down, awaited=awaited)
 
 
-def _by_rule(slot: Slot, end: Exit | None, now: float, *, is_shutting_down: bool) -> Verdict:
+def _by_rule(slot: Slot, end: Exit | None, now: float, *, is_shutting_down: bool, awaited: str) -> Verdict:
     """Nobody asked for this end: the exit code and bgw_restart_time decide."""
     worker = slot.registration
     has_failed_start = end is None or slot.started_at is None
@@ -104,7 +105,7 @@ def _by_rule(slot: Slot, end: Exit | None, now: float, *, is_shutting_down: bool
     interval = 0.0 if end is not None and end.is_crash else float(worker.bgw_restart_time or 0)
     if end is None:
         interval = max(interval, BIRTH_RETRY_INTERVAL)
-    return _restart(slot, cause, interval, _quick_exits(slot, now))
+    return _restart(slot, cause, interval, _quick_exits(slot, now), awaited)
 
 
 def _quick_exits(slot: Slot, now: float) -> int:
@@ -117,10 +118,13 @@ def _forget(cause: str, reason: str = "") -> Verdict:
     return Verdict(False, 0.0, cause, reason or cause)
 
 
-def _restart(slot: Slot, cause: str, interval: float, quick_exits: int) -> Verdict:
+def _restart(slot: Slot, cause: str, interval: float, quick_exits: int, awaited: str) -> Verdict:
     # The guard never asks for more than GUARDED_INTERVAL, so it cannot stretch an interval that is as long or longer.
     delay = max(interval, guard_delay(quick_exits))
     is_guarded = delay > interval
     is_joint = slot.reinitialisation != 0
     reason = reasons.restarts(cause, delay, slot.attempt + 1, quick_exits if is_guarded else 0, is_joint=is_joint)
+    if awaited and delay <= 0:
+        # The only wait there is. One of seconds is told first, and the phase when that is over.
+        reason = reasons.join(cause, awaited)
     return Verdict(True, delay, cause, reason, quick_exits)

@@ -34,6 +34,7 @@ from bgworker._core.restart import Verdict, after_exit
 from bgworker._core.scope import CrashScope, Segment, in_scope
 from bgworker._core.states import (
     HAS_PROCESS,
+    NEEDED_PHASE,
     SIGKILL,
     WAITS_FOR_START,
     Intent,
@@ -196,7 +197,7 @@ class SlotMachine:
         level: Level = "WARNING" if is_trouble else "DEBUG" if end.code == 0 else "LOG"
         ended_with_it = self._reinitialise(slot, end, now) if end.is_crash else []
         # Publish stands first; the exit is told before the forgetting that may follow from it.
-        verdict = after_exit(slot, end, now, is_shutting_down=self.shutdown is not None)
+        verdict = self._verdict(slot, end, now)
         log = Log(level, ended_text(slot.name, slot.pid, end.code, end.signal), reasons.sentence(verdict.reason))
         exited = Exited(slotno, generation, slot.registration, slot.pid, end)
         published, *rest = self._conclude(slot, verdict, end, now)
@@ -271,7 +272,7 @@ class SlotMachine:
     # -- what happens to the host ------------------------------------------------------------
 
     def set_phase(self, phase: Phase, detail: str, now: float) -> list[Effect]:
-        """Take the database's phase; a lower one stops nobody, it only holds back those to come (C07).
+        """Take the database's phase; a lower one holds back those to come, and stops those that asked for it (C07).
 
         Args:
             phase: How far the database is.
@@ -284,6 +285,9 @@ class SlotMachine:
         for slot in self.slots:
             if slot.state in WAITS_FOR_START and slot.restart_at is None:
                 effects += self._reword(slot)
+            elif self._must_stop(slot):
+                cause = reasons.phase_lost(reasons.needed_phase(slot))
+                effects += self._fire(slot, Event.RESTART, self._wish(slot, Intent.RESTART, cause, now))
         return effects
 
     def begin_shutdown(self, mode: ShutdownMode, now: float) -> list[Effect]:
@@ -334,7 +338,7 @@ class SlotMachine:
                 if slot.restart_at is not None:
                     # Its own time is over; from here on it waits for the phase alone, and says so.
                     slot.restart_at = None
-                    effects += self._reword(slot)
+                    effects += self._reword(slot) or [Publish(slot.slotno)]
             elif launches < MAX_LAUNCHES_PER_TICK:
                 launches += 1
                 effects += self._fire(slot, Event.LAUNCH, Facts(now, timeout=self._start_timeout))
@@ -394,7 +398,7 @@ class SlotMachine:
     def _never_born(self, slot: Slot, error: str, now: float) -> list[Effect]:
         """End a launch that no process came of."""
         slot.failure = slot.failure or reasons.failed_to_start(error)
-        verdict = after_exit(slot, None, now, is_shutting_down=self.shutdown is not None)
+        verdict = self._verdict(slot, None, now)
         level: Level = "WARNING" if slot.intent is None else "DEBUG"
         log = Log(level, f'could not start background worker "{slot.name}": {error}', reasons.sentence(verdict.reason))
         return [*self._conclude(slot, verdict, None, now), log, *self._end_of_smart(now)]
@@ -441,6 +445,16 @@ class SlotMachine:
 
     def _is_held_back(self, slot: Slot) -> bool:
         return self.phase < reasons.needed_phase(slot)
+
+    def _must_stop(self, slot: Slot) -> bool:
+        """Whether the phase that the worker asked to be stopped with is lost, and its process not on its way out already."""
+        is_up = slot.state in (SlotState.LAUNCHING, SlotState.STARTED) and not slot.failure
+        return is_up and self.shutdown is None and slot.registration.stops_with_phase and self._is_held_back(slot)
+
+    def _verdict(self, slot: Slot, end: Exit | None, now: float) -> Verdict:
+        needed = NEEDED_PHASE[(slot.replacement or slot.registration).bgw_start_time]
+        awaited = reasons.waits_for_phase(needed, self.phase, self._phase_detail) if self.phase < needed else ""
+        return after_exit(slot, end, now, is_shutting_down=self.shutdown is not None, awaited=awaited)
 
     def _waiting_reason(self, slot: Slot) -> str:
         """Return what a slot says that only the phase can hold back."""

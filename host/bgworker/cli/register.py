@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from bgworker._spec import BGWORKER_SHMEM_ACCESS, BackgroundWorker, BgWorkerFlags, BgWorkerStartTime
+from bgworker._spec import BGWORKER_SHMEM_ACCESS, STOP_WHEN, BackgroundWorker, BgWorkerFlags, BgWorkerStartTime
 from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import json_option, json_value, library_function, restart_time, seconds, verb
@@ -44,6 +44,12 @@ bgworker register shop_queue:drain --name order-drain --restart-time 5 --wake-on
 @click.option("--extra", default="", help="bgw_extra: a text for the worker, 128 bytes at most.")
 @click.option("--wake-on", multiple=True, metavar="CHANNEL", help="A NOTIFY channel that sets the worker's latch.")
 @click.option("--stop-timeout", type=seconds, metavar="S", help="Seconds from SIGTERM to SIGKILL.")
+@click.option(
+    "--stop-when",
+    type=click.Choice(list(STOP_WHEN)),
+    default=STOP_WHEN[0],
+    help="phase_lost stops it while the database is not in the state of --start-time; never if not said.",
+)
 @click.option("--if-absent", is_flag=True, help="Leave a registered worker of this name as it is.")
 @click.option("--wait", "is_waited", is_flag=True, help="Come back when it has started; exit code 1 if it does not start.")
 @click.option("--timeout", type=seconds, metavar="S", help="With --wait: give up after this many seconds, with exit code 4.")
@@ -98,4 +104,5 @@ def worker_from_options(keys: dict[str, Any]) -> BackgroundWorker:
         bgw_extra=keys["extra"],
         wake_on=tuple(keys["wake_on"]),
         stop_timeout=keys["stop_timeout"],
+        stop_when=keys["stop_when"],
     )

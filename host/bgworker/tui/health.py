@@ -65,7 +65,9 @@ def is_trouble(slot: dict[str, Any], now: float) -> bool:
     """Whether a registered worker needs a human: it failed and is not, or not yet, well again."""
     state = slot.get("state")
     if state == "waiting_restart":
-        # An exit that the host asked for is followed by a restart at once; that is no failure.
+        # An exit that the host asked for is followed by a restart at once, or by a wait for the database; that is no failure.
+        if str(slot.get("reason") or "").startswith("stopped"):
+            return False
         return slot.get("last_exit") is None or is_failure(slot.get("last_exit"))
     return state == "started" and is_unsettled(slot, now)
 

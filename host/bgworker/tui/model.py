@@ -182,6 +182,9 @@ def _slot_row(slot: dict[str, Any], now: float, host_started: float | None) -> R
         group, words, since = (Group.TROUBLE if is_bad else Group.WAITING), "restarting", exit_at
         restart_in = None if restart_at is None else restart_at - now
         why = how_it_ended(slot.get("last_exit")) or clean(slot.get("reason") or "")
+        if (reason := clean(slot.get("reason") or "")).startswith("stopped"):
+            # By the host, which says what it waits for; the exit itself says nothing.
+            words, why = "waiting", reason
     elif state == "not_yet_started":
         # A static worker has waited since the host came up; for others nobody wrote it down.
         group, words = Group.WAITING, "waiting"

@@ -43,7 +43,7 @@ SLOT: dict[str, Any] = {
     "last_exit": {"code": 1, "signal": None, "at": "2026-01-01T00:00:00.000Z", "reason": "exit 1"},
     "activity": {"state": "", "text": "", "wait_event": ""},
     "reason": "",
-    "config": {"wake_on": [], "stop_timeout": None},
+    "config": {"wake_on": [], "stop_timeout": None, "stop_when": "never"},
 }
 STATUS: dict[str, Any] = {
     "format": 1,

@@ -46,6 +46,8 @@ def test_every_option(registered: Any, run: Run) -> None:
         "--wake-on",
         "y",
         "--if-absent",
+        "--stop-when",
+        "phase_lost",
     ]
     assert run("register", "a.b:c", *arguments.split(), *more)[0] == 0
     _, worker, if_absent = registered.calls[0]
@@ -56,9 +58,10 @@ def test_every_option(registered: Any, run: Run) -> None:
     assert worker.bgw_start_time is BgWorkerStartTime.BgWorkerStart_ConsistentState
     assert worker.bgw_main_arg == {"a": [1]}
     assert worker.wake_on == ("x", "y")
-    assert worker.stop_timeout == 9.0
+    assert (worker.stop_timeout, worker.stop_when) == (9.0, "phase_lost")
     assert run("register", "a:b", "--restart-time", "never")[0] == 0
     assert registered.calls[1][1].bgw_restart_time == BGW_NEVER_RESTART
+    assert registered.calls[1][1].stop_when == "never"
 
 
 def test_no_free_slot(registered: Any, run: Run) -> None:

@@ -382,6 +382,7 @@ def test_inline_workers_have_no_line() -> None:
         ('bgw_extra = "a\\u001b[31m"', "bgw_extra: has control characters"),
         ("stop_timeout = 0", "stop_timeout: expected a number of seconds above 0, at most 86400, found the integer 0"),
         ("stop_timeout = true", "stop_timeout: expected a number of seconds above 0, at most 86400, found true"),
+        ('stop_when = "phase"', 'stop_when: expected "never" or "phase_lost", found the string "phase"'),
         ('wake_on = "orders"', 'wake_on: expected an array of names of channels, found the string "orders"'),
         ('wake_on = ["a", ""]', 'wake_on: channel "" is empty'),
         (f'wake_on = ["{"x" * 64}"]', f'wake_on: channel "{"x" * 64}" is too long: 64 bytes of UTF-8, at most 63 are allowed'),
@@ -482,6 +483,16 @@ def test_start_time_without_a_database() -> None:
     assert (
         found == '6: [[worker]] #1 "heartbeat" bgw_start_time: it asks for a database connection at BgWorkerStart_PostmasterStart'
     )
+
+
+def test_stop_when_needs_a_phase_to_lose() -> None:
+    """C07: a worker that starts with the host cannot be stopped with a phase; any other may say so, or take it back."""
+    line = 'bgw_start_time = "BgWorkerStart_PostmasterStart"\nstop_when = "phase_lost"\n'
+    (found,) = problems(WORKER + line)
+    reason = "it asks to be stopped with a phase, and BgWorkerStart_PostmasterStart has none to lose"
+    assert found == f'6: [[worker]] #1 "heartbeat" stop_when: {reason}'
+    assert load(WORKER + 'stop_when = "phase_lost"\n').worker[0].stop_when == "phase_lost"
+    assert load(WORKER + line.replace("phase_lost", "never")).worker[0].stop_when == "never"
 
 
 def test_database_worker_without_a_database() -> None:

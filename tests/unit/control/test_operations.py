@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from bgworker._control.protocol import MAX_DEPTH, MAX_REQUEST_BYTES
 from bgworker._control.server import MAX_CONNECTIONS
 from bgworker._handle import AsyncBackgroundWorkerHandle, BackgroundWorkerHandle
 from bgworker._host.requests import METHODS
-from bgworker._spec import FIELD_NAMES, MAX_MAIN_ARG_BYTES
-from bgworker.errors import ProtocolError, WorkerNotFound
+from bgworker._spec import FIELD_NAMES, MAX_MAIN_ARG_BYTES, sanity_check, worker_from_dict
+from bgworker.errors import ProtocolError, RegistrationError, WorkerNotFound
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "protocol.md"
 WORKER = BackgroundWorker(bgw_name="x", bgw_library_name="x", bgw_function_name="x")
@@ -75,6 +76,17 @@ def test_errors_and_limits_are_documented() -> None:
 def test_registration_is_documented() -> None:
     """docs/protocol.md lists every key of a registration."""
     assert set(re.findall(r"^\| `(\w+)` +\| ", DOCUMENT.read_text(), re.MULTILINE)) >= set(FIELD_NAMES)
+
+
+@pytest.mark.parametrize("value", ["always", None, ["phase_lost"]])
+def test_stop_when_on_the_wire(value: Any) -> None:
+    """A registration says stop_when in one of two words; anything else is refused, and the key is named."""
+    worker = replace(WORKER, stop_when="phase_lost")
+    assert worker_from_dict(worker.to_dict()) == worker
+    with pytest.raises(RegistrationError, match="stop_when must be one of never, phase_lost"):
+        worker_from_dict({**worker.to_dict(), "stop_when": value})
+    with pytest.raises(RegistrationError, match="stop_when must be one of never, phase_lost"):
+        sanity_check(replace(worker, stop_when=value), is_dynamic=True)
 
 
 @pytest.mark.parametrize(("timeout", "sent"), [(None, None), (math.inf, None), (0, 0.0), (-1, 0.0), (2.5, 2.5)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bgworker.tui import health
+from bgworker.tui import health, model
 
 
 def test_all_is_well(make_status: Any, make_slot: Any, now: float) -> None:
@@ -80,3 +80,12 @@ def test_an_old_failure_of_a_job_is_forgiven(make_exit: Any, now: float) -> None
     job = {"bgw_name": "job", "last_exit": make_exit(code=3, reason="exit 3", ago=3500), "reason": "exit 3"}
     assert health.is_fresh_failure(job, now)
     assert not health.is_fresh_failure(job, now + 200)
+
+
+def test_worker_that_waits_for_its_phase_is_no_trouble(make_slot: Any, make_exit: Any, make_status: Any, now: float) -> None:
+    """A worker that the host stopped because its phase was lost waits, whatever its exit code: the database is the trouble."""
+    reason = "stopped because the database is not read-write (exit 1); waits for the database to be read-write: it is starting"
+    slot = make_slot(1, "w", state="waiting_restart", last_exit=make_exit(reason="exit 1"), reason=reason)
+    assert health.troubles(make_status(slot), now) == []
+    (row,) = model.build(make_status(slot), now).rows
+    assert (row.state, row.why) == ("waiting", reason)
