@@ -131,6 +131,22 @@ def one_line(message: str) -> str:
     return "; ".join(part.rstrip(".") for part in parts)
 
 
+def keepalive(parameters: Mapping[str, str]) -> tuple[float, float] | None:
+    """Return after how many idle seconds a peer is to be asked for a sign of life, and how long it has for its answer.
+
+    Those of TCP's keepalives, in the same parameters; None where they are switched off, or never were on (the embedded server).
+    """
+
+    def seconds(key: str) -> float:
+        text = parameters.get(key, "")
+        # libpq: 0 means the system's value, which on most systems is hours.
+        return float(text) if text.isdecimal() and int(text) > 0 else float(DEFAULTS[key])
+
+    if parameters.get("keepalives", "0") == "0":
+        return None
+    return seconds("keepalives_idle"), seconds("keepalives_interval") * seconds("keepalives_count")
+
+
 def connect_timeout(parameters: Mapping[str, str]) -> float:
     """Return how long one connection attempt may take, read as libpq reads it."""
     text = parameters.get("connect_timeout") or os.environ.get(_CONNECT_TIMEOUT_VARIABLE, "")

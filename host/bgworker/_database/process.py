@@ -103,8 +103,10 @@ class DatabaseProcess:
         self._url = public_url(given)
         self._parameters, self._direct = with_defaults(given), with_defaults(direct)
         self._begin_watch(self._direct)
-        # Not at once: after a restart of this process the host still knows the phase, and most likely it is the same.
-        self._waits.call_after(_QUIET_START, self._say_connecting)
+        # Not after a restart of this process: the host still knows the phase, and connecting anew is no loss of it. The
+        # server itself is asked, and what it says, or does not say within connect_timeout, is the next report.
+        if message.get("phase", Phase.STARTING.value) == Phase.STARTING.value:
+            self._waits.call_after(_QUIET_START, self._say_connecting)
 
     def _say_connecting(self) -> None:
         if not self._last_phase_message:

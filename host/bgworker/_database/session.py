@@ -151,15 +151,13 @@ class Session:
         """Return the text quoted as an identifier for this connection."""
         return pq.Escaping(self._connection).escape_identifier(text.encode())
 
-    def query(self, sql: bytes, done: Callable[[Outcome], None]) -> None:
+    def query(self, sql: bytes, done: Callable[[Outcome], None], timeout: float = STATEMENT_TIMEOUT) -> None:
         """Run statements and call back with the outcome; a connection that breaks meanwhile calls ``session_lost`` instead."""
         assert self._connection is not None
         assert self._done is None
         self._done = done
         self._outcome = Outcome()
-        self._timer = self._waits.call_after(
-            STATEMENT_TIMEOUT, lambda: self._lost(f"the server has not answered for {STATEMENT_TIMEOUT:g} s")
-        )
+        self._timer = self._waits.call_after(timeout, lambda: self._lost(f"the server has not answered for {timeout:g} s"))
         try:
             self._connection.send_query(sql)
         except Error as error:

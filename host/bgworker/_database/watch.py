@@ -2,8 +2,13 @@
 
 While the server is away or still starting, it is tried again and again with growing delays.
 On a standby it is asked twice a second whether it has been promoted: PostgreSQL tells
-nobody. Once it is read-write nothing is asked any more; the connection just stays open, and
-the end of it is the news - a shutdown, a crash, a failover or a dead network (keepalives).
+nobody. Once it is read-write the connection just stays open, and the end of it is the news - a
+shutdown, a crash, a failover or a dead network (TCP's keepalives).
+
+One thing ends no connection: a server whose processes hang while its machine lives, because the
+kernel answers keepalives for them. So a server of somebody else's is asked itself as often as
+its connection is probed anyway (``keepalives_idle``), which also finds one that has become a
+standby behind a proxy. The embedded server is the host's own child and is not asked.
 """
 
 from __future__ import annotations
@@ -13,9 +18,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from bgworker._database.backoff import Backoff
-from bgworker._database.conninfo import Parameters, without_secrets
+from bgworker._database.conninfo import Parameters, keepalive, without_secrets
 from bgworker._database.phases import Phase
-from bgworker._database.session import Outcome, Session
+from bgworker._database.session import STATEMENT_TIMEOUT, Outcome, Session
 from bgworker._database.waits import Timer, Waits
 
 #: How often a standby is asked whether it has been promoted; RecoveryFinished workers start within a second of it (C07).
@@ -136,12 +141,12 @@ class Watch:
     def session_notified(self, channel: str, payload: str) -> None:
         """Cannot happen: this connection never LISTENs."""
 
-    def _ask(self) -> None:
+    def _ask(self, timeout: float = STATEMENT_TIMEOUT) -> None:
         sql = _IN_RECOVERY
         if self._database is not None:
             name = self._session.literal(self._database)
             sql += b", EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = " + name + b")"
-        self._session.query(sql, self._answered)
+        self._session.query(sql, self._answered, timeout)
 
     def _answered(self, outcome: Outcome) -> None:
         if outcome.error or not outcome.rows:
@@ -150,18 +155,24 @@ class Watch:
         in_recovery, *has_database = outcome.rows[0]
         if in_recovery == "t":
             self._set_timer(self._waits.call_after(STANDBY_INTERVAL, self._ask))
-            self._answers(Phase.CONSISTENT, "the database is a standby: read-only until it is promoted")
+            self._answers(Phase.CONSISTENT, "it is a standby")
         elif has_database == ["f"]:
             assert self._database is not None
             self._session.query(b"CREATE DATABASE " + self._session.identifier(self._database), self._created)
         else:
-            self._answers(Phase.RECOVERY_FINISHED, "")
+            self._is_read_write()
 
     def _created(self, outcome: Outcome) -> None:
         if outcome.error and outcome.sqlstate != _DUPLICATE_DATABASE:
             self._statement_failed(f'could not create database "{self._database}": {outcome.error}')
         else:
-            self._answers(Phase.RECOVERY_FINISHED, "")
+            self._is_read_write()
+
+    def _is_read_write(self) -> None:
+        if (probe := keepalive(self._parameters)) is not None:
+            idle, patience = probe
+            self._set_timer(self._waits.call_after(idle, lambda: self._ask(patience)))
+        self._answers(Phase.RECOVERY_FINISHED, "")
 
     def _statement_failed(self, reason: str) -> None:
         self._session.close()

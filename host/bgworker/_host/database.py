@@ -134,6 +134,8 @@ class DatabaseWatch:
                 "data_directory": self._data_directory,
                 "max_connections": self._max_connections,
                 "postgres_pid": self.postgres_pid,
+                # What a predecessor of this process has found out; it stays true until there is news.
+                "phase": self._phase_name,
             }
         )
         self._send_channels()

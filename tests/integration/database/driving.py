@@ -110,10 +110,10 @@ class FakeHost:
         where = {"data_directory": str(self.data_directory), "url": "embedded", "direct_url": None}
         self.send(type="configure", kind="embedded", **{**settings, **where, **changes})
 
-    def external(self, url: Any, direct_url: Any = None) -> None:
-        """Start a database process that watches a server."""
+    def external(self, url: Any, direct_url: Any = None, phase: str = "starting") -> None:
+        """Start a database process that watches a server, whose phase a predecessor may have found out."""
         self.spawn()
-        where = {"data_directory": str(self.data_directory), "url": url, "direct_url": direct_url}
+        where = {"data_directory": str(self.data_directory), "url": url, "direct_url": direct_url, "phase": phase}
         self.send(type="configure", kind="external", name="postgres", user=None, max_connections=30, postgres_pid=None, **where)
 
     # --- listening ---
@@ -251,10 +251,10 @@ class Server:
             connection.execute("ALTER ROLE postgres PASSWORD 'sesame'")
         self.stop(signal.SIGINT)
 
-    def start(self) -> None:
-        """Start it and wait until it answers."""
+    def start(self, **changes: Any) -> None:
+        """Start it, with these settings beside the usual ones, and wait until it answers."""
         settings = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": self.directory, "fsync": "off"}
-        arguments = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+        arguments = [part for key, value in {**settings, **changes}.items() for part in ("-c", f"{key}={value}")]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(as_service("postgres", "-D", str(self.data), *arguments), stdout=log, stderr=log)
         wait_until(self.answers, f"an answer of {self.local_url}")

@@ -117,7 +117,7 @@ def test_restarted_database_process_does_not_unsettle_the_host(host: FakeHost, s
     host.external(shared_server.url)
     host.phase("recovery_finished")
     mark = host.mark()
-    host.external(shared_server.url)
+    host.external(shared_server.url, phase="recovery_finished")
     host.phase("recovery_finished", mark)
     assert {message["phase"] for message in host.messages("phase")} == {"recovery_finished"}
 

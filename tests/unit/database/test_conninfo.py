@@ -111,3 +111,22 @@ def test_message_is_one_line_without_secrets() -> None:
         conninfo.without_secrets(message, {"password": "sesame"})
         == 'connection failed: FATAL:  no "********" here; Is the server running?'
     )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({}, (30.0, 30.0)),
+        ({"keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "4"}, (5.0, 8.0)),
+        ({"keepalives_idle": "0", "keepalives_count": "nonsense"}, (30.0, 30.0)),
+        ({"keepalives": "0"}, None),
+    ],
+)
+def test_signs_of_life_follow_the_keepalives(parameters: dict[str, str], expected: tuple[float, float] | None) -> None:
+    """A server is asked for a sign of life as often as its connection is probed, and not where the url switches that off."""
+    assert conninfo.keepalive(conninfo.with_defaults(parameters)) == expected
+
+
+def test_embedded_server_is_not_asked() -> None:
+    """Its connections are made without keepalives."""
+    assert conninfo.keepalive({"host": "/run", "connect_timeout": "10"}) is None
