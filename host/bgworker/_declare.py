@@ -43,6 +43,7 @@ class WorkerKeys(TypedDict, total=False):
     wake_on: tuple[str, ...]
     stop_timeout: float | None
     stop_when: str
+    singleton: bool
 
 
 def background_worker(**keys: Unpack[WorkerKeys]) -> Callable[[_Function], _Function]:

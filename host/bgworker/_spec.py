@@ -91,6 +91,8 @@ class BackgroundWorker:
     stop_timeout: float | None = None
     #: "phase_lost" stops the worker when the phase of ``bgw_start_time`` is lost, and starts it when that is back.
     stop_when: str = "never"
+    #: One active instance among all hosts that share the database: it starts when it holds the lock of its name.
+    singleton: bool = False
 
     @property
     def is_database_worker(self) -> bool:
@@ -180,6 +182,9 @@ def worker_from_dict(data: Any) -> BackgroundWorker:
         elif key == "stop_when":
             if value not in STOP_WHEN:
                 raise refuse(key, f"one of {', '.join(STOP_WHEN)}")
+        elif key == "singleton":
+            if not isinstance(value, bool):
+                raise refuse(key, "true or false")
         elif key == "stop_timeout" and value is not None and not is_number(value):
             raise refuse(key, "a number of seconds")
         values[key] = value
@@ -236,6 +241,13 @@ def sanity_check(worker: BackgroundWorker, *, is_dynamic: bool, has_database: bo
                 "BGWORKER_BACKEND_DATABASE_CONNECTION is set, but workers.toml has no [database] table.",
                 'Add [database] with url = "embedded" or a postgresql:// URL to workers.toml, then start the host again.',
             )
+    if worker.singleton and not worker.is_database_worker:
+        raise refuse(
+            "singleton needs a database connection",
+            "The lock that makes it the only one is held by the worker's own session; "
+            "BGWORKER_BACKEND_DATABASE_CONNECTION is not in its bgw_flags.",
+            "Add BGWORKER_BACKEND_DATABASE_CONNECTION to bgw_flags, or leave singleton out.",
+        )
     restart_time = worker.bgw_restart_time
     if restart_time is None:
         restart_time = BGW_NEVER_RESTART if is_dynamic else STATIC_RESTART_TIME

@@ -36,6 +36,8 @@ class Life:
     announced: bool = False
     started_at: float | None = None
     failed: bool = False
+    #: Said that it waits for something outside: no deadline of the start runs any more.
+    waits: bool = False
     #: Was asked to go in any way.
     told: bool = False
     wish: str | None = None
@@ -43,6 +45,16 @@ class Life:
     segments: set[Segment] = field(default_factory=set)
     #: The crash that it is ended by.
     ended_by: int = 0
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether a singleton can say now that it waits."""
+        return self.pid is not None and not self.told and self.started_at is None and not self.failed
+
+    @property
+    def stands_by(self) -> bool:
+        """Whether its process waits for its start and nobody told it to go."""
+        return self.waits and not self.told and self.started_at is None
 
 
 @dataclass

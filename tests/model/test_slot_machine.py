@@ -6,6 +6,7 @@ late, twice or not at all, workers speak out of turn, processes end at any momen
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from bgworker.errors import NoFreeSlot, RegistrationError, SharedMemoryError
 from .slot_model import KILL, QUIT, SHUTDOWN_TIMEOUT, SLOTS, START_TIMEOUT, TERM, Key, Registration, SlotModel
 
 
-def a_worker(restart: float, start: BgWorkerStartTime, stop: float | None, stop_when: str) -> BackgroundWorker:
+def a_worker(restart: float, start: BgWorkerStartTime, stop: float | None, stop_when: str, singleton: bool) -> BackgroundWorker:
     """Return a registration as the host hands it to the machine."""
     worker = BackgroundWorker(
         bgw_name="w",
@@ -36,7 +37,8 @@ def a_worker(restart: float, start: BgWorkerStartTime, stop: float | None, stop_
         # The one combination that no registration has.
         stop_when="never" if start is BgWorkerStartTime.BgWorkerStart_PostmasterStart else stop_when,
     )
-    return sanity_check(worker, is_dynamic=True)
+    # The flag that a singleton needs would keep it from starting without a database.
+    return replace(sanity_check(worker, is_dynamic=True), singleton=singleton)
 
 
 workers = st.builds(
@@ -46,6 +48,7 @@ workers = st.builds(
     st.sampled_from([BgWorkerStartTime.BgWorkerStart_PostmasterStart] * 3 + list(BgWorkerStartTime)),
     st.sampled_from([None, 0.5, 9.0]),
     st.sampled_from(STOP_WHEN),
+    st.booleans(),
 )
 picks = st.integers(0, 10_000)
 #: Mostly 0 and 1: a code above 1 or a signal is a crash.
@@ -244,10 +247,22 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
         key = keys[pick % len(keys)]
         _, life = self.life_of(key)
         if life is not None and not life.told and life.started_at is None and not life.failed:
-            life.failed = True
-            assert life.deadline is not None
-            life.deadline = min(life.deadline, self.now + 5.0)
+            life.failed, life.waits = True, False
+            life.deadline = self.now + 5.0 if life.deadline is None else min(life.deadline, self.now + 5.0)
         self.check(self.machine.start_failed(*key, "no function", self.now))
+
+    @precondition(lambda self: self.processes or self.births)
+    @rule(pick=picks)
+    def say_waits(self, pick: int) -> None:
+        """A worker says that it waits before it starts: a singleton may, for as long as it takes, but not in a smart shutdown."""
+        keys = [*self.processes.values(), *self.births]
+        key = keys[pick % len(keys)]
+        r, life = self.life_of(key)
+        if r is not None and life is not None and r.worker.singleton and life.may_wait:
+            life.waits, life.deadline = True, None
+            if self.shutdown is not None:
+                self.tell(r, "stop")
+        self.check(self.machine.waits(*key, "waits for another", self.now))
 
     @precondition(lambda self: self.processes)
     @rule(pick=picks, name=st.sampled_from("abc"))
@@ -327,6 +342,7 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
         if self.life_of(key)[1] is None:
             self.check(self.machine.started(*key, self.now))
             self.check(self.machine.start_failed(*key, "x", self.now))
+            self.check(self.machine.waits(*key, "x", self.now))
             self.check(self.machine.birth_failed(*key, "x", self.now))
             self.check(self.machine.exited(*key, 0, self.now))
 
@@ -355,7 +371,7 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
         if self.shutdown is None or mode > self.shutdown:
             self.shutdown = mode
             for r in list(self.registrations.values()):
-                if mode is not ShutdownMode.SMART or r.life is None:
+                if mode is not ShutdownMode.SMART or r.life is None or r.life.stands_by:
                     self.tell(r, "stop", QUIT if mode is ShutdownMode.IMMEDIATE else TERM)
             self.end_of_smart()
         self.check(self.machine.begin_shutdown(mode, self.now))
@@ -411,6 +427,7 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
             else:
                 started = SlotState.LAUNCHING if life.started_at is None else SlotState.STARTED
                 expected = SlotState.TERMINATING if life.told else started
+                assert slot.is_waiting is life.stands_by
                 assert (slot.pid, slot.started_at, slot.restart_at) == (life.pid, life.started_at, None)
                 assert slot.kill_at == life.deadline
             assert slot.state is expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -44,6 +45,7 @@ def in_state(state: SlotState) -> tuple[SlotMachine, Slot]:
     worker = sanity_check(
         BackgroundWorker(bgw_name="w", bgw_library_name="l", bgw_function_name="f", bgw_restart_time=5.0), is_dynamic=True
     )
+    worker = replace(worker, singleton=True)
     slot, _ = machine.register(worker, Origin.STATIC, NOW)
     if state is SlotState.FREE:
         machine.terminate(0, 1, NOW)
@@ -67,6 +69,7 @@ CALLS: dict[str, Callable[[SlotMachine, Slot], list[Effect]]] = {
     "birth_failed": lambda m, s: m.birth_failed(0, s.generation, s.attempt, "error", NOW),
     "started": lambda m, s: m.started(0, s.generation, s.attempt, NOW),
     "start_failed": lambda m, s: m.start_failed(0, s.generation, s.attempt, "error", NOW),
+    "waits": lambda m, s: m.waits(0, s.generation, s.attempt, "waits for another", NOW),
     "exited 0": lambda m, s: m.exited(0, s.generation, s.attempt, 0, NOW),
     "exited 1": lambda m, s: m.exited(0, s.generation, s.attempt, 1 << 8, NOW),
     "crashed": lambda m, s: m.exited(0, s.generation, s.attempt, 11, NOW),

@@ -155,6 +155,8 @@ def check_worker(
         has_database: Whether the file has a [database].
     """
     fields = registration_values(values)
+    if "bgw_library_name" not in given and "bgw_flags" not in given:
+        fields.pop("singleton", None)  # its flags are those of a plugin's worker; both are checked once they are merged
     # A worker that is switched off may wait for a database to be configured.
     has_database = has_database or not values.get("enabled", True)
     if fields.get("bgw_library_name") and "bgw_function_name" not in given:
@@ -179,16 +181,18 @@ def check_worker(
 
 
 def _trials(fields: dict[str, Any]) -> list[tuple[Sequence[str], dict[str, Any]]]:
-    """Return the keys one by one, then those that must fit the start time."""
+    """Return the keys one by one, then those that must fit each other, together."""
     trials: list[tuple[Sequence[str], dict[str, Any]]] = []
     for key, value in fields.items():
         if key == "wake_on":
             trials += [([key], {key: (channel,)}) for channel in value]
-        else:
+        elif key != "singleton":
             trials.append(([key], {key: value}))
+    # With shared memory access, the lack of which is reported by then.
+    flags = fields.get("bgw_flags", BGWORKER_SHMEM_ACCESS) | BGWORKER_SHMEM_ACCESS
+    if "singleton" in fields:
+        trials.append((["singleton"], {"bgw_flags": flags, "singleton": fields["singleton"]}))
     if "bgw_flags" in fields and "bgw_start_time" in fields:
-        # With shared memory access, the lack of which is reported by then.
-        flags = fields["bgw_flags"] | BGWORKER_SHMEM_ACCESS
         trials.append((["bgw_start_time"], {"bgw_flags": flags, "bgw_start_time": fields["bgw_start_time"]}))
     if "stop_when" in fields and "bgw_start_time" in fields:
         trials.append((["stop_when"], {key: fields[key] for key in ("stop_when", "bgw_start_time")}))

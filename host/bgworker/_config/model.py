@@ -231,6 +231,13 @@ class WorkerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             '"never" or "phase_lost"',
         ),
     ] = UNSET
+    singleton: Annotated[
+        bool | UnsetType,
+        _key(
+            "true: one active instance among all hosts that share the database; the others wait. For database workers.",
+            "true or false",
+        ),
+    ] = UNSET
     enabled: Annotated[bool, _key("false switches the worker off.", "true or false")] = True
 
     @property

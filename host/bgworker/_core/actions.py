@@ -89,11 +89,18 @@ def note_started(slot: Slot, facts: Facts) -> list[Effect]:
     return [Publish(slot.slotno), Started(slot.slotno, slot.generation, slot.pid)]
 
 
+def note_wait(slot: Slot, facts: Facts) -> list[Effect]:
+    """The start is held up from outside, for as long as it takes: nobody's deadline runs meanwhile."""
+    slot.kill_at = None
+    slot.reason = facts.reason
+    return [Publish(slot.slotno)]
+
+
 def note_failure(slot: Slot, facts: Facts) -> list[Effect]:
     """The worker said why it cannot start. It ends by itself, and soon: the deadline moves nearer, never away."""
     slot.failure = facts.cause
-    assert slot.kill_at is not None, "a launch has a deadline"
-    slot.kill_at = min(slot.kill_at, facts.now + facts.timeout)
+    deadline = facts.now + facts.timeout
+    slot.kill_at = deadline if slot.kill_at is None else min(slot.kill_at, deadline)
     slot.reason = reasons.leaving_after_failure(facts.cause, facts.timeout)
     return [Publish(slot.slotno), Log("WARNING", f"{who(slot)} {facts.cause}")]
 
@@ -214,6 +221,7 @@ ACTIONS: Final[dict[Action, Callable[[Slot, Facts], list[Effect]]]] = {
     Action.NOTE_INTENT: note_intent,
     Action.NOTE_PID: note_pid,
     Action.NOTE_STARTED: note_started,
+    Action.NOTE_WAIT: note_wait,
     Action.QUIT: quit_,
     Action.TERMINATE: terminate,
     Action.WAIT: wait,

@@ -77,10 +77,10 @@ def outcome(code: int | None, signal: int | None) -> str:
     return f"signal {signal} ({SIGNAL_TEXTS[signal]})" if signal in SIGNAL_TEXTS else f"signal {signal}"
 
 
-def clean(text: str) -> str:
+def clean(text: str, limit: int = MAX_FOREIGN_TEXT) -> str:
     """Return foreign text fit for a reason: on one line, inert, bounded, without its final period."""
     text = printable(text.strip()).rstrip(".")
-    return text if len(text) <= MAX_FOREIGN_TEXT else text[: MAX_FOREIGN_TEXT - 3] + "..."
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def read_exit(waitstatus: int, now: float, tail: str, *, failure: str, has_started: bool, was_requested: bool) -> Exit:

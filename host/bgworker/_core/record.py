@@ -8,7 +8,8 @@ Which fields mean something in which state::
     state             worker  pid        attempt  restart_at     kill_at
     FREE              None    None       0        None           None
     NOT_YET_STARTED   set     None       0        None           None
-    LAUNCHING         set     as born    1..      None           end of the start timeout
+    LAUNCHING         set     as born    1..      None           end of the start timeout,
+                                                                 None while it waits
     STARTED           set     set        1..      None           None
     WAITING_RESTART   set     None       1..      set, or None   None
     TERMINATING       set     set, or    1..      None           next step of the kill ladder,
@@ -80,6 +81,11 @@ class Slot:
     def restarts(self) -> int:
         """Launches after the first, in this registration."""
         return max(self.attempt - 1, 0)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether its process waits for something outside of this host before it starts."""
+        return self.state is SlotState.LAUNCHING and self.kill_at is None
 
     @property
     def terminate_requested(self) -> bool:

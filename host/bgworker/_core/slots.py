@@ -53,6 +53,8 @@ __all__ = ["MAX_LAUNCHES_PER_TICK", "Exit", "Slot", "SlotMachine"]
 MAX_LAUNCHES_PER_TICK: Final = 100
 #: How many types the refusal of a registration names as holders of the slots.
 NAMED_HOLDERS: Final = 5
+#: Longest sentence of a worker that waits: it names itself, a host and an instant.
+MAX_WAIT_TEXT: Final = 400
 
 
 class SlotMachine:
@@ -166,6 +168,18 @@ class SlotMachine:
             slot.has_announced_start = True
             return []
         return self._fire(slot, Event.STARTED, Facts(now))
+
+    def waits(self, slotno: int, generation: int, attempt: int, reason: str, now: float) -> list[Effect]:
+        """Note what a singleton worker waits for before it starts; it may say so again, in other words.
+
+        Only such a worker may, only once its pid is known, and not after it said that it cannot start:
+        with the deadline goes what bounds a launch.
+        """
+        slot = self._find(slotno, generation, attempt)
+        if slot is None or slot.pid is None or slot.failure or not slot.registration.singleton:
+            return []
+        effects = self._fire(slot, Event.WAITS, Facts(now, reason=clean(reason, MAX_WAIT_TEXT)))
+        return effects + self._stop_waiting(slot, now) if self.shutdown is not None else effects
 
     def start_failed(self, slotno: int, generation: int, attempt: int, error: str, now: float) -> list[Effect]:
         """Note why the worker cannot start; its exit follows, and is seen to."""
@@ -420,11 +434,16 @@ class SlotMachine:
         event = Event.QUIT if mode is ShutdownMode.IMMEDIATE else Event.STOP
         effects: list[Effect] = []
         for slot in self.slots:
-            is_spared = mode is ShutdownMode.SMART and slot.state in HAS_PROCESS
+            # One that still waits for its start has nothing to finish, though it has a process.
+            is_spared = mode is ShutdownMode.SMART and slot.state in HAS_PROCESS and not slot.is_waiting
             if slot.state is not SlotState.FREE and not is_spared:
                 facts = self._wish(slot, Intent.STOP, reasons.BY_SHUTDOWN, now, is_immediate=event is Event.QUIT)
                 effects += self._fire(slot, event, facts)
         return effects
+
+    def _stop_waiting(self, slot: Slot, now: float) -> list[Effect]:
+        """Stop a worker that began to wait when the smart shutdown had begun."""
+        return self._fire(slot, Event.STOP, self._wish(slot, Intent.STOP, reasons.BY_SHUTDOWN, now)) if slot.is_waiting else []
 
     def _awaited(self) -> str:
         """Return whom a smart shutdown waits for, or nothing."""

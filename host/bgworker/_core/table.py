@@ -19,11 +19,11 @@ Rule 3. A wish for a slot that has no process is granted on the spot: terminate 
     forgets it, start or restart brings its next launch forward. It never launches anything
     for a moment only to stop it again.
 
-Rule 4. One deadline at a time. In LAUNCHING it is the start timeout, in TERMINATING the next
-    step of the kill ladder; OVERDUE means that it passed. After SIGKILL there is no further
+Rule 4. One deadline at a time. In LAUNCHING it is the start timeout, which WAITS takes away, in
+    TERMINATING the next step of the kill ladder; OVERDUE means that it passed. After SIGKILL there is no further
     step and no deadline: only the kernel can end the wait.
 
-Rule 5. STARTED, START_FAILED and BORN come from processes that plugin code runs in. They may
+Rule 5. STARTED, START_FAILED, WAITS and BORN come from processes that plugin code runs in. They may
     come late, twice or not at all; each cell says so by a rejection, and none may harm the
     host. A rejection marked impossible is a mistake of our own code and raises.
 
@@ -56,6 +56,8 @@ class Event(Enum):
     STARTED = "started"
     #: The worker says why it cannot start; its exit follows.
     START_FAILED = "start_failed"
+    #: The worker says what outside of this host it waits for before it can start: another holder of its singleton lock.
+    WAITS = "waits"
     #: The slot's deadline passed, or the launch turned out hopeless.
     OVERDUE = "overdue"
     #: The process is gone, or there never was one, and another life follows.
@@ -88,6 +90,7 @@ class Action(Enum):
     NOTE_INTENT = "note_intent"
     NOTE_PID = "note_pid"
     NOTE_STARTED = "note_started"
+    NOTE_WAIT = "note_wait"
     QUIT = "quit"
     TERMINATE = "terminate"
     WAIT = "wait"
@@ -144,6 +147,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.BORN: R.NO_WORKER,
         E.STARTED: R.NO_WORKER,
         E.START_FAILED: R.NO_WORKER,
+        E.WAITS: R.NO_WORKER,
         E.OVERDUE: R.NO_DEADLINE,
         E.GONE_TO_RESTART: R.NO_WORKER,
         E.GONE_FOR_GOOD: R.NO_WORKER,
@@ -160,6 +164,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.BORN: R.NO_PROCESS,
         E.STARTED: R.NO_PROCESS,
         E.START_FAILED: R.NO_PROCESS,
+        E.WAITS: R.NO_PROCESS,
         E.OVERDUE: R.NO_DEADLINE,
         E.GONE_TO_RESTART: R.NO_PROCESS,
         E.GONE_FOR_GOOD: R.NO_PROCESS,
@@ -176,6 +181,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.BORN: Step(S.LAUNCHING, A.NOTE_PID),
         E.STARTED: Step(S.STARTED, A.NOTE_STARTED),
         E.START_FAILED: Step(S.LAUNCHING, A.NOTE_FAILURE),
+        E.WAITS: Step(S.LAUNCHING, A.NOTE_WAIT),
         E.OVERDUE: Step(S.TERMINATING, A.KILL),
         E.GONE_TO_RESTART: Step(S.WAITING_RESTART, A.WAIT),
         E.GONE_FOR_GOOD: Step(S.FREE, A.FORGET),
@@ -192,6 +198,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.BORN: R.ALREADY_BORN,
         E.STARTED: R.ALREADY_STARTED,
         E.START_FAILED: R.ALREADY_STARTED,
+        E.WAITS: R.ALREADY_STARTED,
         E.OVERDUE: R.NO_DEADLINE,
         E.GONE_TO_RESTART: Step(S.WAITING_RESTART, A.WAIT),
         E.GONE_FOR_GOOD: Step(S.FREE, A.FORGET),
@@ -208,6 +215,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.BORN: R.NO_PROCESS,
         E.STARTED: R.NO_PROCESS,
         E.START_FAILED: R.NO_PROCESS,
+        E.WAITS: R.NO_PROCESS,
         E.OVERDUE: R.NO_DEADLINE,
         E.GONE_TO_RESTART: R.NO_PROCESS,
         E.GONE_FOR_GOOD: R.NO_PROCESS,
@@ -225,6 +233,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.BORN: Step(S.TERMINATING, A.KILL),
         E.STARTED: R.ALREADY_GOING,
         E.START_FAILED: R.ALREADY_GOING,
+        E.WAITS: R.ALREADY_GOING,
         E.OVERDUE: Step(S.TERMINATING, A.KILL),
         E.GONE_TO_RESTART: Step(S.WAITING_RESTART, A.WAIT),
         E.GONE_FOR_GOOD: Step(S.FREE, A.FORGET),

@@ -486,6 +486,9 @@ class Host:
             error = message.get("error")
             text = error.get("message_primary") if isinstance(error, dict) else None
             self.apply(self.machine.start_failed(*process.life, printable(str(text or "no reason given"))[:500], now))
+        elif kind == "waiting":
+            reason = printable(str(message.get("reason") or "waits, and does not say for what"))
+            self.apply(self.machine.waits(*process.life, reason, now))
         elif kind == "exiting":
             process.last_words = str(message.get("error", ""))
         elif process.caller is not None:

@@ -71,7 +71,12 @@ def slot_view(slot: Slot) -> dict[str, Any]:
 
 def config_view(worker: BackgroundWorker) -> dict[str, Any]:
     """Return our own keys as they took effect."""
-    return {"wake_on": list(worker.wake_on), "stop_timeout": worker.stop_timeout, "stop_when": worker.stop_when}
+    return {
+        "wake_on": list(worker.wake_on),
+        "stop_timeout": worker.stop_timeout,
+        "stop_when": worker.stop_when,
+        "singleton": worker.singleton,
+    }
 
 
 class Finished:

@@ -50,6 +50,7 @@ bgworker register shop_queue:drain --name order-drain --restart-time 5 --wake-on
     default=STOP_WHEN[0],
     help="phase_lost stops it while the database is not in the state of --start-time; never if not said.",
 )
+@click.option("--singleton", is_flag=True, help="One active instance among all hosts that share the database; others wait.")
 @click.option("--if-absent", is_flag=True, help="Leave a registered worker of this name as it is.")
 @click.option("--wait", "is_waited", is_flag=True, help="Come back when it has started; exit code 1 if it does not start.")
 @click.option("--timeout", type=seconds, metavar="S", help="With --wait: give up after this many seconds, with exit code 4.")
@@ -105,4 +106,5 @@ def worker_from_options(keys: dict[str, Any]) -> BackgroundWorker:
         wake_on=tuple(keys["wake_on"]),
         stop_timeout=keys["stop_timeout"],
         stop_when=keys["stop_when"],
+        singleton=keys["singleton"],
     )

@@ -58,10 +58,12 @@ def test_every_option(registered: Any, run: Run) -> None:
     assert worker.bgw_start_time is BgWorkerStartTime.BgWorkerStart_ConsistentState
     assert worker.bgw_main_arg == {"a": [1]}
     assert worker.wake_on == ("x", "y")
-    assert (worker.stop_timeout, worker.stop_when) == (9.0, "phase_lost")
+    assert (worker.stop_timeout, worker.stop_when, worker.singleton) == (9.0, "phase_lost", False)
     assert run("register", "a:b", "--restart-time", "never")[0] == 0
     assert registered.calls[1][1].bgw_restart_time == BGW_NEVER_RESTART
     assert registered.calls[1][1].stop_when == "never"
+    assert run("register", "a:b", "--singleton")[0] == 0
+    assert registered.calls[2][1].singleton is True
 
 
 def test_no_free_slot(registered: Any, run: Run) -> None:

@@ -78,7 +78,8 @@ def test_every_key_reaches_the_registration() -> None:
     (static,) = merge(
         OWN + 'bgw_type = "t"\nbgw_flags = ["BGWORKER_BACKEND_DATABASE_CONNECTION", "BGWORKER_SHMEM_ACCESS"]\n'
         'bgw_start_time = "BgWorkerStart_ConsistentState"\nbgw_restart_time = "BGW_NEVER_RESTART"\nbgw_main_arg = [1, "a"]\n'
-        'bgw_extra = "x"\nwake_on = ["a", "b"]\nstop_timeout = 2\nstop_when = "phase_lost"\n[database]\nurl = "embedded"\n'
+        'bgw_extra = "x"\nwake_on = ["a", "b"]\nstop_timeout = 2\nstop_when = "phase_lost"\nsingleton = true\n'
+        '[database]\nurl = "embedded"\n'
     ).workers
     assert static.worker == BackgroundWorker(
         bgw_name="own",
@@ -93,6 +94,7 @@ def test_every_key_reaches_the_registration() -> None:
         wake_on=("a", "b"),
         stop_timeout=2.0,
         stop_when="phase_lost",
+        singleton=True,
     )
 
 

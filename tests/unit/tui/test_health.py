@@ -51,6 +51,14 @@ def test_an_exit_that_was_asked_for_is_no_trouble(make_slot: Any, make_exit: Any
     assert not health.has_failed({"bgw_name": "a", "last_exit": make_exit(code=0), "reason": "exit 0"})
 
 
+def test_a_standby_is_no_trouble(make_slot: Any, make_exit: Any, now: float) -> None:
+    """A singleton worker whose work another host does is as it should be, however its last life ended."""
+    reason = 'waits for singleton lock held by "a" on host web-1 (backend PID 7); starts when it is free'
+    slot = make_slot(1, "a", state="waiting_restart", reason=reason, last_exit=make_exit(reason="exit 1: boom"))
+    assert not health.is_trouble(slot, now)
+    assert health.is_trouble({**slot, "reason": "exit 1: boom; restarts after 1 s, try 2"}, now)
+
+
 def test_names_select(make_status: Any, make_slot: Any, now: float) -> None:
     """NAME is a name, a slot or slot.generation; a shared name selects everybody who bears it; a name of nobody is told."""
     status = make_status(make_slot(1, "a"), make_slot(2, "a"), make_slot(3, "b", generation=7))
