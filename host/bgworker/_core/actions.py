@@ -93,7 +93,7 @@ def note_wait(slot: Slot, facts: Facts) -> list[Effect]:
     """The start is held up from outside, for as long as it takes: nobody's deadline runs meanwhile."""
     slot.kill_at = None
     slot.reason = facts.reason
-    return [Publish(slot.slotno)]
+    return [Publish(slot.slotno), Log("LOG", f"{who(slot)} {facts.reason}")]
 
 
 def note_failure(slot: Slot, facts: Facts) -> list[Effect]:

@@ -24,6 +24,10 @@ def run_async(runtime: Runtime, coroutine: Coroutine[Any, Any, Any]) -> None:
     part = runtime.async_part = AsyncPart(runtime, loop)
     try:
         asyncio.set_event_loop(loop)
+        if runtime.has_unclaimed_connection:
+            from bgworker._worker import singleton
+
+            loop.run_until_complete(singleton.become_async(runtime))
         part.start()
         task = part.main_task = loop.create_task(coroutine, name=runtime.worker.bgw_name)
         # Unblocked only now: a SIGTERM that was pending cancels the task before its first step, and never runs half of it.

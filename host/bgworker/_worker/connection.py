@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from bgworker._worker import singleton
 from bgworker._worker.refusals import UsageError
 from bgworker.errors import RegistrationError
 
@@ -89,7 +90,8 @@ def check_may_connect(runtime: Runtime) -> None:
             f'background worker "{name}" cannot connect to a database: it was given none',
             message_hint="Add [database] to workers.toml. An embedded one runs only while its host does: bgworker run.",
         )
-    if runtime.connection is not None or runtime.async_connection is not None:
+    is_connected = runtime.connection is not None or runtime.async_connection is not None
+    if is_connected and not runtime.has_unclaimed_connection:
         raise UsageError(
             f'background worker "{name}" has connected to a database already',
             "A worker connects once in its life, and cannot switch databases.",
@@ -99,6 +101,9 @@ def check_may_connect(runtime: Runtime) -> None:
 
 def connect(runtime: Runtime, wanted: Plan) -> WorkerConnection:
     """Open the blocking connection. SIGTERM raises Terminated in here as in plain code."""
+    if runtime.has_unclaimed_connection and runtime.connection is not None:
+        singleton.claim(runtime, wanted, runtime.connection)
+        return runtime.connection
     _import_psycopg(runtime)
     from bgworker._worker.database import WorkerConnection
 
@@ -117,6 +122,9 @@ def connect(runtime: Runtime, wanted: Plan) -> WorkerConnection:
 
 async def connect_async(runtime: Runtime, wanted: Plan) -> AsyncWorkerConnection:
     """Open the asynchronous connection. NB: similar code in connect()."""
+    if runtime.has_unclaimed_connection and runtime.async_connection is not None:
+        singleton.claim(runtime, wanted, runtime.async_connection)
+        return runtime.async_connection
     _import_psycopg(runtime)
     from bgworker._worker.database import AsyncWorkerConnection
 

@@ -297,6 +297,11 @@ class AsyncWorkerConnection(psycopg.AsyncConnection[Any]):
     """The one connection of an async worker. Cancelling a task cancels its query; that is psycopg's own doing."""
 
     _runtime: Runtime | None = None
+    _opener: WorkerConnection | None = None
+
+    def keep(self, opener: WorkerConnection) -> None:
+        """Hold on to the connection that opened this session: psycopg complains of one that is dropped while open."""
+        self._opener = opener
 
     def adopt(self, runtime: Runtime) -> None:
         """Become the worker's connection."""

@@ -24,7 +24,7 @@ from bgworker._worker.interrupts import Interrupts
 from bgworker._worker.latch import Latch
 from bgworker._worker.log import write
 from bgworker._worker.slot_view import SlotView
-from bgworker.errors import PluginError
+from bgworker.errors import HostError, PluginError
 
 if TYPE_CHECKING:
     from bgworker._plugins.manager import PluginHost
@@ -82,8 +82,19 @@ def _run(boot: Boot) -> NoReturn:
     interrupts.block()
     interrupts.install()
     latch.arm()
-    channel.send({"type": "started"})
-    exits.finish(this, exits.call(this, lambda: body(this, function)))
+    exits.finish(this, exits.call(this, lambda: _start(this, function)))
+
+
+def _start(this: Runtime, function: Callable[[Any], Any]) -> None:
+    if this.worker.singleton:
+        from bgworker._worker import singleton
+
+        try:
+            singleton.take_lock(this)
+        except HostError as error:
+            _fail_to_start(this, error)
+    this.channel.send({"type": "started"})
+    body(this, function)
 
 
 def _find_function(this: Runtime) -> Callable[[Any], Any]:
@@ -111,7 +122,7 @@ def body(this: Runtime, function: Callable[[Any], Any]) -> None:
     exits.join_threads()
 
 
-def _fail_to_start(this: Runtime, error: PluginError) -> NoReturn:
+def _fail_to_start(this: Runtime, error: HostError) -> NoReturn:
     """Tell host and log why there is nothing to run (C10), and leave with code 1."""
     cause = error.__cause__ or error
     if cause is not error:

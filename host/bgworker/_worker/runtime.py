@@ -58,6 +58,8 @@ class Runtime:
     #: The one connection (C15); a blocking worker has the first, an async worker the second.
     connection: WorkerConnection | None = None
     async_connection: AsyncWorkerConnection | None = None
+    #: A singleton worker's connection is open before its function runs; true until the function has asked for it.
+    has_unclaimed_connection: bool = False
     #: The open ``spi.transaction()``, or None.
     transaction: object | None = None
     #: What an async worker adds to its event loop; None in a blocking one.

@@ -23,7 +23,7 @@ FAILURE_SECONDS: Final = 3600.0
 #: Ends the last words of a worker that was told to go (C22): restarted or terminated on purpose, exit code 1 or not.
 _ASKED_FOR: Final = "due to administrator command"
 
-#: How the reason of a singleton worker starts whose work another host does: that is as it should be, whatever came before.
+#: How the reason of a singleton worker starts that waits for its lock.
 _STANDS_BY: Final = "waits for singleton lock"
 
 #: Phases of a database that can still become read-write by itself are no trouble; this one is none of them.
@@ -64,10 +64,15 @@ def _came_back_on_request(slot: dict[str, Any], started_at: float) -> bool:
     return not isinstance(restart_time, int | float) or started_at - ended_at < restart_time
 
 
+def stands_by(slot: dict[str, Any]) -> bool:
+    """Whether another instance does this worker's work: that is as it should be, however its last life ended."""
+    return slot.get("state") != "terminating" and str(slot.get("reason") or "").startswith(_STANDS_BY)
+
+
 def is_trouble(slot: dict[str, Any], now: float) -> bool:
     """Whether a registered worker needs a human: it failed and is not, or not yet, well again."""
     state = slot.get("state")
-    if state == "waiting_restart" and not str(slot.get("reason") or "").startswith((_STANDS_BY, "stopped")):
+    if state == "waiting_restart" and not (stands_by(slot) or str(slot.get("reason") or "").startswith("stopped")):
         # An exit that the host asked for is followed by a restart at once, or by a wait for the database; that is no failure.
         return slot.get("last_exit") is None or is_failure(slot.get("last_exit"))
     return state == "started" and is_unsettled(slot, now)

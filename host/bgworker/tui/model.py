@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bgworker.tui.health import Status, database_trouble, has_failed, is_fresh_failure, is_trouble, slots_of
+from bgworker.tui.health import Status, database_trouble, has_failed, is_fresh_failure, is_trouble, slots_of, stands_by
 from bgworker.tui.words import clean, duration, how_it_ended, instant
 
 #: Longest state in words: ``restart in 10s`` and ``not registered``; the column is as wide.
@@ -178,6 +178,8 @@ def _slot_row(slot: dict[str, Any], now: float, host_started: float | None) -> R
     exit_at = instant((slot.get("last_exit") or {}).get("at"))
     group, words, since, restart_in = Group.RUNNING, clean(state), started_at, None
     why = activity_words(slot.get("activity")) or clean(slot.get("reason") or "")
+    if stands_by(slot):
+        state = "not_yet_started"  # with a last life behind it or without
     if state == "waiting_restart":
         group, words, since = (Group.TROUBLE if is_bad else Group.WAITING), "restarting", exit_at
         restart_in = None if restart_at is None else restart_at - now

@@ -52,7 +52,7 @@ def test_file_without_the_flag_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationErrors) as caught:
         parse_configuration(text + DATABASE, "/srv/workers.toml", {})
     (error,) = caught.value.errors
-    assert error.message_primary.endswith(f'[[worker]] #1 "own" singleton: needs a database connection')
+    assert error.message_primary.endswith('[[worker]] #1 "own" singleton: needs a database connection')
 
 
 def test_file_with_the_flag() -> None:

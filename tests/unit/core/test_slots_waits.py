@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bgworker._core.effects import Forgotten, Publish, Signal, Started
+from bgworker._core.effects import Forgotten, Log, Publish, Signal, Started
 from bgworker._core.slots import Slot
 from bgworker._core.states import SIGKILL, SIGTERM, ShutdownMode, SlotState
 
@@ -35,7 +35,8 @@ def test_no_deadline_runs_while_it_waits(bench: Any, waiting: Callable[..., Slot
     assert (slot.state, slot.reason, slot.kill_at, slot.is_waiting) == (SlotState.LAUNCHING, REASON, None, True)
     assert bench.machine.next_deadline() is None
     assert bench.tick(1e9) == []
-    assert bench.tell("waits", slot, "waits for another") == [Publish(slot.slotno)]
+    said = Log("LOG", f'background worker "w" (PID {slot.pid}) waits for another')
+    assert bench.tell("waits", slot, "waits for another") == [Publish(slot.slotno), said]
     assert slot.reason == "waits for another"
     bench.tell("started", slot)
     assert (slot.state, slot.reason, slot.is_waiting) == (SlotState.STARTED, "", False)

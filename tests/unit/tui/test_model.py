@@ -27,6 +27,14 @@ def test_trouble_first_then_by_slot(shop: dict[str, Any], now: float) -> None:
     ]
 
 
+def test_a_standby_waits(make_status: Any, make_slot: Any, make_exit: Any, now: float) -> None:
+    """A singleton worker whose work another host does waits, with the reason, also after a life that failed."""
+    reason = 'waits for singleton lock held by "a" on host web-1 (backend PID 7); starts when it is free'
+    slot = make_slot(1, "a", state="waiting_restart", reason=reason, last_exit=make_exit(reason="exit 1: boom"))
+    (row,) = model.build(make_status(slot), now).rows
+    assert (row.state_words, row.group, row.why) == ("waiting", Group.WAITING, reason)
+
+
 def test_counts_of_the_second_line(shop: dict[str, Any], now: float) -> None:
     """Every worker is counted once, in words, and what needs a human is marked."""
     assert model.build(shop, now).counts == (
