@@ -10,7 +10,7 @@ An async worker::
     from bgworker import aio
 
     async def drain(main_arg):
-        await aio.initialize_connection()
+        await aio.connect_database()
         async for _ in aio.latch_loop(timeout=10.0, wait_event="DrainMain"):
             async with aio.transaction():
                 await aio.execute("DELETE FROM orders WHERE done")
@@ -59,6 +59,7 @@ __all__ = [
     "check_for_interrupts",
     "config_reload_pending",
     "connect",
+    "connect_database",
     "connection",
     "execute",
     "hold_interrupts",
@@ -115,14 +116,21 @@ async def process_config_file() -> None:
     part.runtime.settings.replace((await part.request("settings")).get("settings", {}))
 
 
+async def connect_database() -> psycopg.AsyncConnection[Any]:
+    """Open the worker's connection to the configured database as the configured role, read-write.
+
+    What ``bgworker.worker.connect()`` is to a blocking worker; ``connect()`` here is the client's.
+    """
+    from bgworker._worker import connection
+
+    runtime = _part("aio.connect_database()", "bgworker.worker.connect()").runtime
+    return await connection.connect_async(runtime, connection.plan(runtime, None, None, 0, read_write=True))
+
+
 async def initialize_connection(
     dbname: str | None = None, username: str | None = None, flags: int = 0
 ) -> psycopg.AsyncConnection[Any]:
-    """Open the worker's one connection; see ``bgworker.worker.initialize_connection``.
-
-    Without arguments it is the configured database as the configured role, what
-    ``bgworker.worker.connect()`` is to a blocking worker.
-    """
+    """Open the worker's one connection; see ``bgworker.worker.initialize_connection``."""
     from bgworker._worker import connection
 
     runtime = _part("aio.initialize_connection()", "bgworker.worker.initialize_connection()").runtime

@@ -237,8 +237,14 @@ def report_activity(state: str, text: str = "") -> None:
 
 
 def connect() -> psycopg.Connection[Any]:
-    """Open the worker's connection to the configured database as the configured role."""
-    return initialize_connection()
+    """Open the worker's connection to the configured database as the configured role, read-write.
+
+    It is the worker's one connection, as ``initialize_connection()`` opens it; errors are the same.
+    """
+    from bgworker._worker import connection
+
+    runtime = _main_thread_runtime("connect()", "connect_database()")
+    return connection.connect(runtime, connection.plan(runtime, None, None, 0, read_write=True))
 
 
 def initialize_connection(dbname: str | None = None, username: str | None = None, flags: int = 0) -> psycopg.Connection[Any]:
@@ -248,11 +254,15 @@ def initialize_connection(dbname: str | None = None, username: str | None = None
     server refuses is raised as psycopg's own error.
 
     Args:
-        dbname: The database; None for no particular one, where the shared catalogs can be read (C16).
+        dbname: The database; None for no particular one (C16): the configured one, read-only by default, for the shared
+            catalogs. ``connect()`` is the configured one to work in.
         username: The role; None for the superuser made by initdb, or the configured role of an external server (C17).
-        flags: BGWORKER_BYPASS_ALLOWCONN, BGWORKER_BYPASS_ROLELOGINCHECK.
+        flags: BGWORKER_BYPASS_ALLOWCONN (C18), BGWORKER_BYPASS_ROLELOGINCHECK (C19). Both need a configured role that is
+            a superuser: the worker logs in as that one, and becomes ``username`` with SET SESSION AUTHORIZATION.
 
     Raises:
+        psycopg.Error: The server refused; ``sqlstate`` says why, where the server's words are English.
+        HostError: The database could not be opened for BGWORKER_BYPASS_ALLOWCONN.
         UsageError: The worker lacks BGWORKER_BACKEND_DATABASE_CONNECTION (C06), or has connected already (C15).
     """
     from bgworker._worker import connection
@@ -301,7 +311,7 @@ def register_dynamic_background_worker(worker: BackgroundWorker, if_absent: bool
     return BackgroundWorkerHandle._make(channel, slotno, generation)
 
 
-def _main_thread_runtime(name: str) -> Runtime:
-    refuse_in_event_loop(name, f"bgworker.aio.{name}")
+def _main_thread_runtime(name: str, twin: str = "") -> Runtime:
+    refuse_in_event_loop(name, f"bgworker.aio.{twin or name}")
     refuse_outside_main_thread(name)
     return current()

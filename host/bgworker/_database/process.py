@@ -1,4 +1,4 @@
-"""The database process put together: the host's messages in, server, watch and listeners driven, messages out.
+"""The database process put together: the host's messages in, server, watch, listeners and openings driven, messages out.
 
 A database problem is
 never an exception here: it is a phase with a detail. What is an exception is a mistake of
@@ -22,6 +22,7 @@ from bgworker.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from bgworker._database.listen import Listeners
+    from bgworker._database.openings import Answer, Openings
     from bgworker._database.watch import Watch
 
 #: The embedded server's database that is always there; the watch stays in it, so that any other can be dropped.
@@ -39,6 +40,7 @@ class DatabaseProcess:
         self._server: EmbeddedServer | None = None
         self._watch: Watch | None = None
         self._listeners: Listeners | None = None
+        self._openings: Openings | None = None
         #: For the workers, and for our own connections; the same without a ``direct_url``.
         self._parameters: Parameters = {}
         self._direct: Parameters = {}
@@ -49,6 +51,7 @@ class DatabaseProcess:
         self._last_phase_message: Message = {}
         self._last_failures: dict[str, str] = {}
         self._is_configured = False
+        self._data_directory = ""
 
     def run(self) -> None:
         """Serve the host until it says stop, closes the channel or dies."""
@@ -78,12 +81,18 @@ class DatabaseProcess:
                     self._server.child_exited(int(message["pid"]), int(message["status"]))
             case "listen":
                 self._listen(message["channels"])
+            case "open_database":
+                self._open_database(message)
+            case "close_database":
+                if self._openings is not None:
+                    self._openings.close(int(message["id"]))
             case "stop":
                 self._stop(str(message.get("mode", "fast")))
             case other:
                 self.log("WARNING", f'database process ignored a message of type "{other}"')
 
     def _configure(self, message: Message) -> None:
+        self._data_directory = str(message["data_directory"])
         if message["kind"] == "embedded":
             user = message.get("user")
             self._name = str(message.get("name") or _MAINTENANCE_DATABASE)
@@ -117,12 +126,31 @@ class DatabaseProcess:
         if self._listeners is not None:
             self._listeners.want(self._wanted)
 
+    def _open_database(self, message: Message) -> None:
+        # Without psycopg no worker can connect, so none of them asks; one that was told before we knew is refused here.
+        if not self._import_psycopg() or self._openings is None:
+            error = "database cannot be reached: package psycopg is not installed"
+            answer = {"error": error, "sqlstate": "", "detail": "", "hint": 'pip install "bgworker[postgres]"'}
+            self._channel.send({"type": "database_opened", "id": message["id"], **answer})
+            return
+        self._openings.open(int(message["id"]), str(message["database"]), str(message["worker"]))
+
     def _stop(self, mode: str) -> None:
         # Our own connections go first: a fast shutdown has nobody to wait for then.
         if self._watch is not None:
             self._watch.end()
         if self._listeners is not None:
             self._listeners.end()
+        if self._openings is None:
+            self._stop_server(mode)
+        elif mode == "immediate":
+            self._openings.end()
+            self._stop_server(mode)
+        else:
+            # Nobody may come by again to close what is open.
+            self._openings.finish(lambda: self._stop_server(mode))
+
+    def _stop_server(self, mode: str) -> None:
         if self._server is not None:
             self._server.stop(mode if mode == "immediate" else "fast")
         else:
@@ -135,7 +163,9 @@ class DatabaseProcess:
         if self._watch is not None:
             return True
         try:
+            from bgworker._database.journal import Journal
             from bgworker._database.listen import Listeners
+            from bgworker._database.openings import Openings
             from bgworker._database.watch import Watch, embedded_pace, external_pace
         except ImportError as error:
             missing = ConfigurationError(
@@ -150,6 +180,7 @@ class DatabaseProcess:
             self._watch = Watch(self._waits, self.report, external_pace())
         self._listeners = Listeners(self._waits, self, self._parameters_for)
         self._listeners.want(self._wanted)
+        self._openings = Openings(self._waits, self, Journal(self._data_directory))
         return True
 
     def _begin_watch(self, parameters: Parameters) -> None:
@@ -206,6 +237,13 @@ class DatabaseProcess:
                 f"It is tried again in {delay:.1f} s, and then less and less often.",
             )
 
+    # --- the openings' news (OpeningsOwner) ---
+
+    def opening_answered(self, request: int, answer: Answer) -> None:
+        """Tell the host, and through it the worker, whether the database lets it in now."""
+        said = {"error": answer.error, "sqlstate": answer.sqlstate, "detail": answer.detail, "hint": answer.hint}
+        self._channel.send({"type": "database_opened", "id": request, **said})
+
     # --- messages out ---
 
     def report(self, phase: Phase, detail: str) -> None:
@@ -215,6 +253,12 @@ class DatabaseProcess:
             self._listeners.set_possible(phase is Phase.RECOVERY_FINISHED)
             if phase is Phase.CONSISTENT and self._listeners.is_wanted:
                 detail += "; notifications (wake_on) cannot be received from a standby"
+        if self._openings is not None:
+            if phase in (Phase.CONSISTENT, Phase.RECOVERY_FINISHED):
+                elsewhere = {"dbname": _MAINTENANCE_DATABASE} if self._server is not None else {}
+                self._openings.begin({**self._direct, **elsewhere})
+            else:
+                self._openings.pause()
         if phase is Phase.RECOVERY_FINISHED and self._server is not None:
             self._server.ready()
         conninfo = keyword_string(self._parameters)

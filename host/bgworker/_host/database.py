@@ -17,6 +17,7 @@ from bgworker._control.protocol import Message
 from bgworker._core.states import Phase
 from bgworker._host.helper_process import HelperProcess
 from bgworker._host.loaders import describe_status
+from bgworker._host.openings import Openings
 from bgworker._loop import Loop
 from bgworker._process import reap
 
@@ -81,6 +82,8 @@ class DatabaseWatch:
             on_nonsense=lambda problem: log("WARNING", "the database process sent nonsense and is replaced", f"It sent {problem}."),
         )
 
+        self.openings = Openings(self.process.send)
+
     def ensure(self, now: float) -> None:
         """Start the database process if it should run and does not."""
         self.process.ensure(now)
@@ -109,6 +112,7 @@ class DatabaseWatch:
             return
         self._is_stopping = True
         self._is_immediate = mode == "immediate"
+        self.openings.refuse_all("the host is shutting down")
         self.process.is_wanted = False
         self.process.send({"type": "stop", "mode": mode})
 
@@ -139,6 +143,7 @@ class DatabaseWatch:
             }
         )
         self._send_channels()
+        self.openings.ask_again()
 
     def _send_channels(self) -> None:
         # The empty name is the database that the URL itself names.
@@ -159,6 +164,8 @@ class DatabaseWatch:
                 self._on_change()
             case "log":
                 self._log(message["level"], message["message"], message.get("detail", ""), message.get("hint", ""))
+            case "database_opened":
+                self.openings.answered(message)
             case "notify" | "gap":
                 self._on_notify(message)
 

@@ -520,6 +520,8 @@ class Host:
     def _forget_caller(self, caller: Caller) -> None:
         self.callers.discard(caller)
         self.waits.discard_owner(caller)
+        if self.database is not None:
+            self.database.openings.over(caller)
 
     def _count_live_handles(self, mode: ShutdownMode | None = None) -> None:
         """Tell the machine how many connections hold a handle of a worker that is still registered (design 8.4)."""

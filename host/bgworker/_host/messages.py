@@ -31,6 +31,7 @@ _SHAPES: Final[dict[str, dict[str, Any]]] = {
     "log": {"level": str, "message": str},
     "notify": {"channel": str, "payload": str},
     "gap": {"channels": list},
+    "database_opened": {"id": int, "error": str, "sqlstate": str, "detail": str, "hint": str},
     "stopped": {},
     # collector
     "eof": {"life": str},

@@ -21,7 +21,7 @@ from bgworker._host import waits
 from bgworker._host.callers import Caller
 from bgworker._host.status import exit_view
 from bgworker._spec import is_number, printable, sanity_check, worker_from_dict
-from bgworker.errors import HostError, ProtocolError, RegistrationError, WorkerNotFound
+from bgworker.errors import HostError, PermissionDenied, ProtocolError, RegistrationError, WorkerNotFound
 
 if TYPE_CHECKING:
     from bgworker._host.host import Host
@@ -294,6 +294,22 @@ def ready_done(host: Host, caller: Caller, request_id: Any, params: Params) -> A
     return {}
 
 
+def open_database(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
+    """Have a database that allows no connections opened for the worker's one connection (C18); for database workers."""
+    worker = None if caller.worker is None else host.machine.slots[caller.worker.life.slotno].worker
+    if worker is None or not worker.is_database_worker or host.database is None:
+        raise PermissionDenied("only background workers with a database connection may ask for this")
+    host.database.openings.ask(caller, request_id, _text(params, "database"), worker.bgw_name)
+    return LATER
+
+
+def close_database(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
+    """Take the worker's word that it has connected, or has given up."""
+    if host.database is not None:
+        host.database.openings.over(caller)
+    return {}
+
+
 METHODS: Final[dict[str, Callable[[Any, Caller, Any, Params], Any]]] = {
     "ping": ping,
     "status": status,
@@ -310,4 +326,6 @@ METHODS: Final[dict[str, Callable[[Any, Caller, Any, Params], Any]]] = {
     "events": events,
     "settings": settings,
     "ready_done": ready_done,
+    "open_database": open_database,
+    "close_database": close_database,
 }

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from bgworker._worker import singleton
+from bgworker._worker import logins, singleton
 from bgworker._worker.refusals import UsageError
-from bgworker.errors import RegistrationError
 
 if TYPE_CHECKING:
-    import psycopg
-
     from bgworker._worker.database import AsyncWorkerConnection, WorkerConnection
     from bgworker._worker.runtime import Runtime
 
@@ -27,7 +24,6 @@ BGWORKER_BYPASS_ROLELOGINCHECK: Final = 0x0002
 
 _ROLE_OF_OID: Final = "SELECT rolname FROM pg_roles WHERE oid = %s"
 _DATABASE_OF_OID: Final = "SELECT datname FROM pg_database WHERE oid = %s"
-_MAY_CONNECT: Final = "SELECT has_database_privilege(current_database(), 'CONNECT'), current_database()"
 
 
 class Plan(NamedTuple):
@@ -38,24 +34,31 @@ class Plan(NamedTuple):
     parameters: dict[str, Any]
     #: The role to become after the login; None to stay who logged in.
     session_role: str | None
+    #: The database to have opened for the login (C18), or None.
+    opens: str | None = None
+    #: Of the role that the session becomes: the tests of the server's that were not asked to be skipped.
+    must_log_in: bool = False
+    must_connect: bool = False
+    #: No database was named: the session is for the shared catalogs, and does not write unless it says so (C16).
+    is_read_only: bool = False
 
 
-def plan(runtime: Runtime, dbname: str | None, username: str | None, flags: int) -> Plan:
+def plan(runtime: Runtime, dbname: str | None, username: str | None, flags: int, *, read_write: bool = False) -> Plan:
     """Check that the worker may connect now, and return how.
+
+    Args:
+        runtime: The worker.
+        dbname: The database; None for the configured one, read-only.
+        username: The role; None for the configured one.
+        flags: The bypasses.
+        read_write: The configured database is what is wanted: None is not read-only.
 
     Raises:
         UsageError: The worker has no right to a connection, has one already, or gave an argument that means nothing.
-        RegistrationError: It asks for what this version cannot do.
     """
     check_may_connect(runtime)
     if flags & ~(BGWORKER_BYPASS_ALLOWCONN | BGWORKER_BYPASS_ROLELOGINCHECK):
         raise UsageError("connection was asked for with flags that do not exist", f"The value is {flags:#x}.")
-    if flags & BGWORKER_BYPASS_ALLOWCONN:
-        raise RegistrationError(
-            "BGWORKER_BYPASS_ALLOWCONN is not available yet",
-            "This version cannot connect to a database that allows no connections.",
-            "Allow them meanwhile: ALTER DATABASE ... ALLOW_CONNECTIONS true.",
-        )
     for value, kind in ((dbname, "database"), (username, "role")):
         if value == "":
             raise UsageError(f"{kind} name is empty", message_hint=f"Give None for the {kind} that is configured.")
@@ -65,10 +68,20 @@ def plan(runtime: Runtime, dbname: str | None, username: str | None, flags: int)
     if dbname is not None:
         parameters["dbname"] = dbname
     role = username or runtime.database.role
-    by_login = not (flags & BGWORKER_BYPASS_ROLELOGINCHECK and username is not None)
+    # Both bypasses log in as the configured role: to an opened database the server lets none but superusers.
+    by_login = not flags or username is None
     if by_login and role is not None:
         parameters["user"] = role
-    return Plan(runtime.database.conninfo, parameters, None if by_login else username)
+    return Plan(
+        runtime.database.conninfo,
+        parameters,
+        None if by_login else username,
+        opens=dbname if flags & BGWORKER_BYPASS_ALLOWCONN else None,
+        must_log_in=not flags & BGWORKER_BYPASS_ROLELOGINCHECK,
+        # As in CheckMyDatabase: ALLOWCONN overrides the privilege, too.
+        must_connect=not flags & BGWORKER_BYPASS_ALLOWCONN,
+        is_read_only=dbname is None and not read_write,
+    )
 
 
 def check_may_connect(runtime: Runtime) -> None:
@@ -103,15 +116,31 @@ def connect(runtime: Runtime, wanted: Plan) -> WorkerConnection:
     """Open the blocking connection. SIGTERM raises Terminated in here as in plain code."""
     if runtime.has_unclaimed_connection and runtime.connection is not None:
         singleton.claim(runtime, wanted, runtime.connection)
+        runtime.connection.read_only = wanted.is_read_only or None
         return runtime.connection
-    _import_psycopg(runtime)
+    psycopg = _import_psycopg(runtime)
     from bgworker._worker.database import WorkerConnection
 
-    connection = WorkerConnection.connect(wanted.conninfo, autocommit=True, **wanted.parameters)
     try:
-        if wanted.session_role is not None:
-            connection.execute(_become(wanted.session_role))
-            _check_privilege(connection.execute(_MAY_CONNECT).fetchone())
+        if wanted.opens is not None:
+            answer = runtime.channel.request("open_database", {"database": wanted.opens}, logins.OPENING_TIMEOUT)
+            logins.raise_if_refused(answer)
+        connection = WorkerConnection.connect(wanted.conninfo, autocommit=True, **wanted.parameters)
+    except psycopg.Error as error:
+        logins.name_sqlstate(error)
+        raise
+    finally:
+        if wanted.opens is not None:
+            logins.close_database(runtime)
+    try:
+        steps, row = logins.steps(runtime, wanted, connection.info.backend_pid), None
+        while (step := steps.send(row)) is not None:
+            try:
+                cursor = connection.execute(*step)
+            except psycopg.errors.InsufficientPrivilege as error:
+                raise logins.needs_superuser(runtime, wanted, error) from None
+            row = cursor.fetchone() if cursor.description else None
+        connection.read_only = next(steps)
     except BaseException:
         connection.close()
         raise
@@ -124,15 +153,32 @@ async def connect_async(runtime: Runtime, wanted: Plan) -> AsyncWorkerConnection
     """Open the asynchronous connection. NB: similar code in connect()."""
     if runtime.has_unclaimed_connection and runtime.async_connection is not None:
         singleton.claim(runtime, wanted, runtime.async_connection)
+        await runtime.async_connection.set_read_only(wanted.is_read_only or None)
         return runtime.async_connection
-    _import_psycopg(runtime)
+    psycopg = _import_psycopg(runtime)
     from bgworker._worker.database import AsyncWorkerConnection
 
-    connection = await AsyncWorkerConnection.connect(wanted.conninfo, autocommit=True, **wanted.parameters)
+    assert runtime.async_part is not None
     try:
-        if wanted.session_role is not None:
-            await connection.execute(_become(wanted.session_role))
-            _check_privilege(await (await connection.execute(_MAY_CONNECT)).fetchone())
+        if wanted.opens is not None:
+            asked = {"database": wanted.opens}
+            logins.raise_if_refused(await runtime.async_part.request("open_database", asked, logins.OPENING_TIMEOUT))
+        connection = await AsyncWorkerConnection.connect(wanted.conninfo, autocommit=True, **wanted.parameters)
+    except psycopg.Error as error:
+        logins.name_sqlstate(error)
+        raise
+    finally:
+        if wanted.opens is not None:
+            logins.close_database(runtime)
+    try:
+        steps, row = logins.steps(runtime, wanted, connection.info.backend_pid), None
+        while (step := steps.send(row)) is not None:
+            try:
+                cursor = await connection.execute(*step)
+            except psycopg.errors.InsufficientPrivilege as error:
+                raise logins.needs_superuser(runtime, wanted, error) from None
+            row = await cursor.fetchone() if cursor.description else None
+        await connection.set_read_only(next(steps))
     except BaseException:
         await connection.close()
         raise
@@ -174,30 +220,12 @@ async def names_of_async(runtime: Runtime, dboid: int, useroid: int) -> tuple[st
 
 
 def _found(dboid: int, database: Any, useroid: int, role: Any) -> tuple[str | None, str | None]:
-    from psycopg import errors
-
     # As the server says it of a worker in C (InitPostgres, InitializeSessionUserId).
     if dboid and database is None:
-        raise errors.InvalidCatalogName(f"database {dboid} does not exist")
+        raise logins.server_error("3D000", f"database {dboid} does not exist")
     if useroid and role is None:
-        raise errors.InvalidAuthorizationSpecification(f"role with OID {useroid} does not exist")
+        raise logins.server_error("28000", f"role with OID {useroid} does not exist")
     return (database[0] if database else None), (role[0] if role else None)
-
-
-def _become(role: str) -> psycopg.sql.Composed:
-    from psycopg import sql
-
-    # The login role is a superuser; what it gives up here, RESET SESSION AUTHORIZATION would give back.
-    return sql.SQL("SET SESSION AUTHORIZATION {}").format(sql.Identifier(role))
-
-
-def _check_privilege(row: Any) -> None:
-    """Refuse a database that the role could not have connected to, had it logged in: the bypass is for the login alone."""
-    from psycopg import errors
-
-    may_connect, database = row
-    if not may_connect:
-        raise errors.InsufficientPrivilege(f'permission denied for database "{database}"')
 
 
 def _import_psycopg(runtime: Runtime) -> Any:

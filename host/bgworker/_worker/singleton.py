@@ -221,6 +221,6 @@ def claim(runtime: Runtime, wanted: Plan, session: WorkerConnection | AsyncWorke
             f'background worker "{runtime.worker.bgw_name}" cannot connect to database "{dbname}" as role "{role}": '
             "it is a singleton",
             f'Its session is in database "{has.dbname}" as role "{has.user}", and holds its lock.',
-            "Give None for both; to work elsewhere, open a connection of your own beside it.",
+            "Call bgworker.worker.connect(); to work elsewhere, open a connection of your own beside it.",
         )
     runtime.has_unclaimed_connection = False

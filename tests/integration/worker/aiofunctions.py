@@ -9,6 +9,8 @@ import sys
 import time
 from typing import Any
 
+import psycopg
+
 from bgworker import aio, spi, worker
 from bgworker._spec import BackgroundWorker
 from bgworker._worker.runtime import current
@@ -213,7 +215,7 @@ async def attempt(awaitable: Any) -> Any:
 
 async def transactions(_arg: Any) -> None:
     await attempt(aio.transaction().__aenter__())
-    connection = await aio.initialize_connection()
+    connection = await aio.connect_database()
     row = await (
         await connection.execute(
             "SELECT current_database(), current_user, application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()"
@@ -258,7 +260,7 @@ async def transactions(_arg: Any) -> None:
 
 
 async def query(how: str) -> None:
-    connection = await aio.initialize_connection()
+    connection = await aio.connect_database()
     say(connection.info.backend_pid)
     if how == "raw":
         await connection.execute("SELECT pg_sleep(600)")
@@ -268,7 +270,7 @@ async def query(how: str) -> None:
 
 
 async def interrupted(_arg: Any) -> None:
-    connection = await aio.initialize_connection()
+    connection = await aio.connect_database()
     say(connection.info.backend_pid)
     try:
         async with aio.transaction():
@@ -280,7 +282,7 @@ async def interrupted(_arg: Any) -> None:
 
 
 async def listen(_arg: Any) -> None:
-    connection = await aio.initialize_connection()
+    connection = await aio.connect_database()
     await attempt(connection.execute("LISTEN orders"))
     row = await (await connection.execute("SELECT count(*) FROM pg_listening_channels()")).fetchone()
     say(f"channels {row[0] if row else None}")
@@ -289,3 +291,18 @@ async def listen(_arg: Any) -> None:
     while True:
         async with aio.transaction():
             await aio.execute("SELECT pg_sleep(0.01)")
+
+
+async def session(arg: dict[str, Any]) -> None:
+    """Connect as asked; say where and as whom, and what was refused, with its SQLSTATE."""
+    try:
+        connection = await getattr(aio, arg.pop("how", "initialize_connection"))(**arg)
+        cursor = await connection.execute("SELECT current_database(), session_user, current_user")
+        say(await cursor.fetchone())
+        async with aio.transaction():
+            await aio.execute("CREATE TABLE kept (n int)")
+            say("written")
+            await aio.execute("DROP TABLE kept")
+    except psycopg.Error as error:
+        say(f"{error.sqlstate} {error}")
+        raise

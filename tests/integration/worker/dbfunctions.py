@@ -38,6 +38,29 @@ def who_am_i(arg: dict[str, Any]) -> None:
     say(f"autocommit {connection.autocommit}")
 
 
+def session(arg: dict[str, Any]) -> None:
+    """Connect as asked; say where, as whom, whether a write is taken, and what went wrong, with its SQLSTATE."""
+    how = arg.pop("how", "initialize_connection")
+    try:
+        connection = getattr(worker, how)(**arg)
+        say(connection.execute("SELECT current_database(), session_user, current_user").fetchone())
+        with spi.transaction():
+            say(spi.execute("SELECT count(*) > 0 FROM pg_database").fetchone())
+        with spi.transaction():
+            spi.execute("CREATE TEMPORARY TABLE written (n int)")
+            spi.execute("CREATE TABLE kept (n int)")
+            say("written")
+            spi.execute("DROP TABLE kept")
+    except psycopg.Error as error:
+        say(f"{error.sqlstate} {error}")
+        raise
+
+
+def unblocked_session(arg: dict[str, Any]) -> None:
+    worker.unblock_signals()
+    session(arg)
+
+
 def who_by_oid(arg: list[int]) -> None:
     worker.initialize_connection_by_oid(*arg)
     with spi.transaction():

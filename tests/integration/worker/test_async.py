@@ -155,7 +155,7 @@ def test_blocking_faces_name_their_twins(host: PlayedHost) -> None:
         "Use bgworker.aio.wait_latch() in an async worker.",
         "Use bgworker.aio.latch_loop() in an async worker.",
         "Use bgworker.aio.process_config_file() in an async worker.",
-        "Use bgworker.aio.initialize_connection() in an async worker.",
+        "Use bgworker.aio.connect_database() in an async worker.",
         "Use bgworker.aio.initialize_connection() in an async worker.",
         "Use bgworker.aio.initialize_connection_by_oid() in an async worker.",
         "Use bgworker.aio.register_dynamic_background_worker() in an async worker.",

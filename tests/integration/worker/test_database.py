@@ -80,7 +80,6 @@ def test_connects_as_asked(start: Any, arg: dict[str, Any], expected: tuple[str,
         ({"dbname": "closed"}, 'database "closed" is not currently accepting connections'),
         ({"dbname": "private", "username": "plain"}, 'permission denied for database "private"'),
         ({"dbname": "private", "username": "nologin", "flags": 2}, 'permission denied for database "private"'),
-        ({"dbname": "closed", "flags": 1}, "BGWORKER_BYPASS_ALLOWCONN is not available yet"),
     ],
 )
 @pytest.mark.usefixtures("roles")

@@ -22,6 +22,7 @@ READY = {
         {"type": "postgres", "pid": None},
         {"type": "phase", "phase": "starting", "detail": "", "url": None, "conninfo": None},
         {"type": "stopped"},
+        {"type": "database_opened", "id": 1, "error": "", "sqlstate": "", "detail": "", "hint": ""},
     ],
     ids=lambda message: str(message["type"]),
 )
@@ -38,6 +39,7 @@ def test_proper_messages(message: dict[str, Any]) -> None:
         {"type": "unheard of"},
         {"type": "born", "birth": True, "pid": 2},
         {"type": "born", "birth": 1, "pid": None},
+        {"type": "database_opened", "id": "1", "error": "", "sqlstate": "", "detail": "", "hint": ""},
         {**READY, "workers": [{}]},
         {**READY, "workers": [[]]},
         {**READY, "python_path": [1]},

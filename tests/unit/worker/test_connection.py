@@ -11,7 +11,7 @@ from bgworker import spi, worker
 from bgworker._worker.connection import plan
 from bgworker._worker.refusals import UsageError
 from bgworker._worker.runtime import Runtime
-from bgworker.errors import HostError, RegistrationError
+from bgworker.errors import HostError
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,31 @@ def test_how_to_connect(
     assert wanted.session_role == session_role
 
 
+@pytest.mark.parametrize(
+    ("arguments", "opens", "must_log_in", "must_connect"),
+    [
+        (("shop", "anna", worker.BGWORKER_BYPASS_ALLOWCONN), "shop", True, False),
+        (("shop", "anna", worker.BGWORKER_BYPASS_ROLELOGINCHECK), None, False, True),
+        (("shop", "anna", worker.BGWORKER_BYPASS_ALLOWCONN | worker.BGWORKER_BYPASS_ROLELOGINCHECK), "shop", False, False),
+        ((None, "anna", worker.BGWORKER_BYPASS_ALLOWCONN), None, True, False),
+    ],
+)
+def test_what_a_bypass_skips(
+    make: Callable[..., Runtime], arguments: tuple[Any, Any, int], opens: str | None, must_log_in: bool, must_connect: bool
+) -> None:
+    """C18, C19: each flag skips its own test, ALLOWCONN the CONNECT privilege as well; both log in as the configured role."""
+    wanted = plan(make(), *arguments)
+    assert (wanted.opens, wanted.must_log_in, wanted.must_connect) == (opens, must_log_in, must_connect)
+    assert ("user" in wanted.parameters, wanted.session_role) == (False, "anna")
+
+
+def test_only_no_database_is_read_only(make: Callable[..., Runtime]) -> None:
+    """C16: read-only where no database was named, and not in connect()."""
+    assert plan(make(), None, "anna", 0).is_read_only
+    assert not plan(make(), "shop", None, 0).is_read_only
+    assert not plan(make(), None, None, 0, read_write=True).is_read_only
+
+
 def test_configured_role_is_the_default(make: Callable[..., Runtime]) -> None:
     """C17: a configured role is used unless the worker names one."""
     runtime = make(role="shop")
@@ -48,13 +73,12 @@ def test_configured_role_is_the_default(make: Callable[..., Runtime]) -> None:
         ({}, (None, None, 4), UsageError, "flags that do not exist"),
         ({}, ("", None, 0), UsageError, "database name is empty"),
         ({}, (None, "", 0), UsageError, "role name is empty"),
-        ({}, (None, None, worker.BGWORKER_BYPASS_ALLOWCONN), RegistrationError, "BGWORKER_BYPASS_ALLOWCONN is not available yet"),
     ],
 )
 def test_refusals(
     make: Callable[..., Runtime], facts: dict[str, Any], arguments: tuple[Any, Any, int], error: type[HostError], text: str
 ) -> None:
-    """C06, C15, C18: what cannot be is refused with its reason before a server is asked."""
+    """C06, C15: what cannot be is refused with its reason before a server is asked."""
     with pytest.raises(error, match=text):
         plan(make(**facts), *arguments)
 
