@@ -113,8 +113,8 @@ def block_signals() -> None:
 
 
 def check_for_interrupts() -> None:
-    """Raise ``Terminated`` if the worker has been told to end (CHECK_FOR_INTERRUPTS); cheap."""
-    current().interrupts.check()
+    """Raise ``Terminated`` if the worker has been told to end, or its connection has gone (CHECK_FOR_INTERRUPTS); cheap."""
+    current().check_for_interrupts()
 
 
 def hold_interrupts() -> AbstractContextManager[None]:

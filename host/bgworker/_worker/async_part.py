@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from bgworker._worker.refusals import UsageError
 from bgworker._worker.wait import (
@@ -68,6 +68,8 @@ class AsyncPart:
 
     def stop(self) -> None:
         """Watch them no longer."""
+        if self.runtime.async_connection is not None:
+            self.runtime.async_connection.stop_watching()
         for fd in (self.runtime.latch.read_fd, self.runtime.lifeline_fd, self.runtime.channel.fileno()):
             if fd >= 0:
                 self._loop.remove_reader(fd)
@@ -87,6 +89,12 @@ class AsyncPart:
             self._canceller = self._loop.create_task(self._cancel_query())
         if runtime.latch.is_set:
             self._wake_waiters()
+
+    def deliver(self) -> NoReturn:
+        """Raise Terminated in the running task; the main task, if it is this one, is not cancelled on top of it."""
+        if asyncio.current_task() is self.main_task:
+            self._is_main_cancelled = True
+        self.runtime.interrupts.deliver()
 
     def _on_channel(self, fd: int) -> None:
         # What is pushed sets the latch, whose pipe then wakes the waiters.
@@ -122,6 +130,8 @@ class AsyncPart:
         """Wait as ``bgworker.aio.wait_latch`` promises; return the events that happened."""
         runtime = self.runtime
         wanted = effective_events(events, socket)
+        if runtime.async_connection is not None:
+            runtime.async_connection.watch_idle()
         runtime.interrupts.check()
         if open_transaction.get() is not None:
             raise UsageError(

@@ -1,6 +1,6 @@
 """The worker's psycopg connection, and how it waits.
 
-The one module of this room that imports psycopg; ``connection`` imports it at the first
+With ``watched`` and ``listening`` the one part of this room that imports psycopg; ``connection`` imports it at the first
 connection. The classes are psycopg's own with two things changed:
 
 - ``wait()`` drives psycopg's generators with a poll of its own, which has no periodic
@@ -8,12 +8,14 @@ connection. The classes are psycopg's own with two things changed:
   and is where a query is cancelled: the signal handler only wakes it. So no handler ever
   talks to the server, and the answer to a cancelled query is always read before anything
   else is sent.
-- a cursor refuses LISTEN by the server's command tag (C27). One that a DO block hides has no
-  tag; it is found by its first notification, which ends the worker.
+- a cursor refuses LISTEN (``listening``), and a connection that breaks ends the worker
+  (``watched``).
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
 import select
 import threading
 import time
@@ -22,9 +24,9 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 import psycopg
 from psycopg import errors, pq
 
-from bgworker._worker.interrupts import Ending
+from bgworker._worker.listening import RefusesListen, refused_listen, refusing
 from bgworker._worker.log import say
-from bgworker._worker.refusals import UsageError
+from bgworker._worker.watched import WatchedConnection
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
@@ -44,59 +46,40 @@ _NO_INTERVAL: Final = 86_400.0
 _IDLE: Final = pq.TransactionStatus.IDLE
 _ACTIVE: Final = pq.TransactionStatus.ACTIVE
 _UNKNOWN: Final = pq.TransactionStatus.UNKNOWN
-_LISTEN_HINT: Final = "Name the channel in the registration's wake_on: its notifications then set the worker's latch."
 
 
-def _listen_refused() -> UsageError:
-    return UsageError(
-        "a background worker cannot LISTEN on its own connection",
-        "Nothing would wake it when a notification arrives. The command has been undone.",
-        _LISTEN_HINT,
-    )
-
-
-def _end_listener(runtime: Runtime, channel: str) -> None:
-    runtime.interrupts.end(
-        Ending(
-            f'terminating background worker "{runtime.worker.bgw_name}" because it listens on channel "{channel}"',
-            "A notification arrived on the worker's own connection, where nothing wakes the worker for it.",
-            _LISTEN_HINT,
-        )
-    )
-
-
-def _has_listen_tag(cursor: Any) -> bool:
-    # _results has those of a string of several statements; the public statusmessage has the current one's only.
-    results = getattr(cursor, "_results", None) or ([cursor.pgresult] if cursor.pgresult else [])
-    return any(result.command_status == b"LISTEN" for result in results)
-
-
-class WorkerCursor(psycopg.Cursor[Any]):
+class WorkerCursor(RefusesListen, psycopg.Cursor[Any]):
     """psycopg's cursor, checked for interrupts and for LISTEN."""
 
+    __slots__ = ()
+
     def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
-        """Execute as psycopg does; refuse LISTEN."""
+        """Execute as psycopg does."""
         connection = self.connection
         if isinstance(connection, WorkerConnection):
             connection.check_for_interrupts()
         # A template string (Python 3.14) has its parameters in it, and psycopg refuses a second argument then.
-        super().execute(query, *(() if params is None else (params,)), **options)
-        if _has_listen_tag(self):
-            connection.execute("UNLISTEN *")
-            raise _listen_refused()
-        return self
+        return super().execute(query, *(() if params is None else (params,)), **options)
 
 
-class WorkerConnection(psycopg.Connection[Any]):
+class WorkerConnection(WatchedConnection, psycopg.Connection[Any]):
     """The one connection of a blocking worker."""
 
-    _runtime: Runtime | None = None
+    _cursors: type[psycopg.Cursor[Any]]
 
     def adopt(self, runtime: Runtime) -> None:
         """Become the worker's connection; until then every wait is psycopg's."""
-        self._runtime = runtime
+        self._watch_for(runtime)
         self.cursor_factory = WorkerCursor
-        self.add_notify_handler(lambda notify: _end_listener(runtime, notify.channel))
+
+    @property
+    def cursor_factory(self) -> type[psycopg.Cursor[Any]]:
+        """The class of the cursors; one of the author's choice refuses LISTEN as well."""
+        return self._cursors
+
+    @cursor_factory.setter
+    def cursor_factory(self, factory: type[psycopg.Cursor[Any]]) -> None:
+        self._cursors = refusing(factory) if self._runtime is not None else factory
 
     @property
     def is_in_transaction(self) -> bool:
@@ -110,39 +93,50 @@ class WorkerConnection(psycopg.Connection[Any]):
 
     def idle_fd(self) -> int:
         """Return the socket to watch while the worker sleeps; -1 when another thread uses the connection, or it is closed."""
+        self.note_loss()
         return -1 if self.closed or self.lock.locked() else self.pgconn.socket
 
     def look(self) -> bool:
-        """Take in what arrived on the idle connection; return whether it is worth watching further.
-
-        A connection that the server has closed is left as it is: the next query says so, in psycopg's words.
-        """
+        """Take in what arrived on the idle connection; return whether it is worth watching further."""
         if not self.lock.acquire(blocking=False):
             return False
         try:
-            self.pgconn.consume_input()
-            while (notify := self.pgconn.notifies()) is not None:
-                if self._runtime is not None:
-                    _end_listener(self._runtime, notify.relname.decode("utf-8", "replace"))
-        except psycopg.Error:
-            return False
+            return self.take_in()
         finally:
             self.lock.release()
-        return True
 
     def wait(self, gen: PQGen[RV], interval: float | None = None, timeout: float | None = None) -> RV:
-        """Drive one of psycopg's generators to its end."""
+        """Drive one of psycopg's generators to its end; undo a LISTEN that was in it, and refuse it."""
+        try:
+            result = self._wait(gen, interval, timeout)
+        except psycopg.Error:
+            if (listened := self._take_listened()) is not None:
+                self._wait(self._unlisten(), None, None)
+            if listened:
+                raise refused_listen() from None
+            raise
+        if self._take_listened():
+            self._wait(self._unlisten(), None, None)
+            raise refused_listen()
+        return result
+
+    def _wait(self, gen: PQGen[RV], interval: float | None, timeout: float | None) -> RV:
         if self._runtime is None or threading.current_thread() is not threading.main_thread():
             options = {key: value for key, value in (("interval", interval), ("timeout", timeout)) if value is not None}
-            return super().wait(gen, **options)
+            try:
+                return super().wait(gen, **options)
+            except psycopg.Error as error:
+                self.note_loss(error)
+                raise
         interrupts = self._runtime.interrupts
         interrupts.deferred += 1
         interrupts.running_queries += 1
         try:
             result = _QueryWait(self, self._runtime, interval, timeout).drive(gen)
         except psycopg.Error as error:
+            self.note_loss(error)
             if interrupts.is_due and not interrupts.is_delivered:
-                # The cancelled query, or a server going down together with its host: the worker is told the cause alone.
+                # The cancelled query, or a server that has gone: the worker is told the cause alone.
                 interrupts.deliver(None if isinstance(error, psycopg.OperationalError) else error)
             raise
         finally:
@@ -281,23 +275,26 @@ class _QueryWait:
             connection.pgconn.finish()
 
 
-class AsyncWorkerCursor(psycopg.AsyncCursor[Any]):
-    """psycopg's asynchronous cursor, checked for LISTEN. NB: similar code in WorkerCursor."""
+class AsyncWorkerCursor(RefusesListen, psycopg.AsyncCursor[Any]):
+    """psycopg's asynchronous cursor, checked for LISTEN."""
 
-    async def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
-        """Execute as psycopg does; refuse LISTEN."""
-        await super().execute(query, *(() if params is None else (params,)), **options)
-        if _has_listen_tag(self):
-            await self.connection.execute("UNLISTEN *")
-            raise _listen_refused()
-        return self
+    __slots__ = ()
 
 
-class AsyncWorkerConnection(psycopg.AsyncConnection[Any]):
-    """The one connection of an async worker. Cancelling a task cancels its query; that is psycopg's own doing."""
+class AsyncWorkerConnection(WatchedConnection, psycopg.AsyncConnection[Any]):
+    """The one connection of an async worker. Cancelling a task cancels its query; that is psycopg's own doing.
 
-    _runtime: Runtime | None = None
+    While no query runs, the event loop watches the socket through a descriptor of its own:
+    psycopg registers the socket itself for each query, and one descriptor has one reader.
+    """
+
+    _cursors: type[psycopg.AsyncCursor[Any]]
+    _loop: asyncio.AbstractEventLoop
     _opener: WorkerConnection | None = None
+    #: A duplicate of the socket; -1 while there is none.
+    _idle_fd: int = -1
+    _is_watched: bool = False
+    _is_watch_due: bool = False
 
     def keep(self, opener: WorkerConnection) -> None:
         """Hold on to the connection that opened this session: psycopg complains of one that is dropped while open."""
@@ -305,22 +302,99 @@ class AsyncWorkerConnection(psycopg.AsyncConnection[Any]):
 
     def adopt(self, runtime: Runtime) -> None:
         """Become the worker's connection."""
-        self._runtime = runtime
+        self._watch_for(runtime)
         self.cursor_factory = AsyncWorkerCursor
-        self.add_notify_handler(lambda notify: _end_listener(runtime, notify.channel))
+        self._loop = asyncio.get_running_loop()
+        self._idle_fd = os.dup(self.pgconn.socket)
+        self.watch_idle()
+
+    @property
+    def cursor_factory(self) -> type[psycopg.AsyncCursor[Any]]:
+        """The class of the cursors; one of the author's choice refuses LISTEN as well."""
+        return self._cursors
+
+    @cursor_factory.setter
+    def cursor_factory(self, factory: type[psycopg.AsyncCursor[Any]]) -> None:
+        self._cursors = refusing(factory) if self._runtime is not None else factory
+
+    async def close(self) -> None:
+        """Close as psycopg does."""
+        self.stop_watching()
+        await super().close()
+
+    def watch_idle(self) -> None:
+        """Have the event loop look at what arrives, unless a query runs; its end asks again."""
+        self._is_watch_due = False
+        if self._is_watched or self._idle_fd < 0:
+            return
+        if self.closed:
+            self.note_loss()
+            self.stop_watching()
+        elif not self.lock.locked():
+            self._is_watched = True
+            self._loop.add_reader(self._idle_fd, self._arrived)
+
+    def stop_watching(self) -> None:
+        """Watch no longer, for good."""
+        self._pause_watch()
+        if self._idle_fd >= 0:
+            os.close(self._idle_fd)
+            self._idle_fd = -1
+
+    def look(self) -> bool:
+        """Take in what arrived on the idle connection; return whether it stands. NB: similar code in WorkerConnection."""
+        return not self.lock.locked() and not self.closed and self.take_in()
+
+    def _pause_watch(self) -> None:
+        if self._is_watched:
+            self._is_watched = False
+            self._loop.remove_reader(self._idle_fd)
+
+    def _arrived(self) -> None:
+        if self.lock.locked():
+            self._pause_watch()  # a query is about to be sent
+        elif self.closed or not self.take_in():
+            self.note_loss()
+            self.stop_watching()
 
     async def wait(self, gen: PQGen[RV], interval: float | None = None, timeout: float | None = None) -> RV:
-        """Drive one of psycopg's generators to its end, without psycopg's wake-ups."""
+        """Drive one of psycopg's generators to its end; undo a LISTEN that was in it, and refuse it."""
+        try:
+            result = await self._wait(gen, interval, timeout)
+        except psycopg.Error:
+            if (listened := self._take_listened()) is not None:
+                await self._wait(self._unlisten(), None, None)
+            if listened:
+                raise refused_listen() from None
+            raise
+        if self._take_listened():
+            await self._wait(self._unlisten(), None, None)
+            raise refused_listen()
+        return result
+
+    async def _wait(self, gen: PQGen[RV], interval: float | None, timeout: float | None) -> RV:
+        """Wait without psycopg's wake-ups."""
         options = {"interval": _NO_INTERVAL if interval is None else interval}
         if timeout is not None:
             options["timeout"] = timeout
         if self._runtime is None:
             return await super().wait(gen, **options)
         interrupts = self._runtime.interrupts
+        self._pause_watch()
         interrupts.running_queries += 1
         try:
             return await super().wait(gen, **options)
+        except psycopg.Error as error:
+            self.note_loss(error)
+            part = self._runtime.async_part
+            if self.is_lost and part is not None and interrupts.is_due and not interrupts.is_delivered:
+                part.deliver()
+            raise
         finally:
             interrupts.running_queries -= 1
             if not interrupts.running_queries:
                 interrupts.is_cancel_pending = False
+            if not self._is_watch_due:
+                # Not now: the connection's lock is still held, and most often the next query follows at once.
+                self._is_watch_due = True
+                self._loop.call_soon(self.watch_idle)

@@ -71,7 +71,8 @@ def conclude(runtime: Runtime, error: BaseException | None) -> int:
         if error is not None and code != 0:
             _tell_host(runtime, error)
         return code
-    say("FATAL", *ending)
+    say("FATAL", *ending.lines())
+    _say_to_host(runtime, ending.for_host)
     return 1
 
 
@@ -85,6 +86,10 @@ def _tell_host(runtime: Runtime, error: BaseException) -> None:
         # An exception's first line says it; psycopg's further ones quote the statement.
         said = _text_of(error).strip()
         text = f"{type(error).__name__}: {said.splitlines()[0]}" if said else type(error).__name__
+    _say_to_host(runtime, text)
+
+
+def _say_to_host(runtime: Runtime, text: str) -> None:
     if text:
         try:
             runtime.channel.send({"type": "exiting", "error": text[:500]})

@@ -63,6 +63,12 @@ class Ending(NamedTuple):
     primary: str
     detail: str = ""
     hint: str = ""
+    #: What the host is told as the reason of the exit; empty when the host knows, because it sent the signal.
+    for_host: str = ""
+
+    def lines(self) -> tuple[str, str, str]:
+        """Return what the log says."""
+        return self.primary, self.detail, self.hint
 
 
 class Terminated(BaseException):

@@ -7,6 +7,7 @@ worker, and in a process forked from one, there is none and every face says so.
 from __future__ import annotations
 
 import os
+import select
 import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
@@ -71,11 +72,27 @@ class Runtime:
         say("FATAL", f'terminating background worker "{self.worker.bgw_name}" due to unexpected host exit')
         leave(1)
 
+    def check_for_interrupts(self) -> None:
+        """Raise Terminated if the worker has been told to end, or its idle connection turns out to have ended."""
+        connection = self.connection or self.async_connection
+        if connection is not None and self.interrupts.ending is None and _is_ready(connection):
+            connection.look()
+        self.interrupts.check()
+
     def close_connection(self) -> None:
         """Say goodbye to the server, so that its log shows no lost connection."""
         connection = self.connection or self.async_connection
         if connection is not None:
             connection.pgconn.finish()  # close() of an asynchronous one would need its event loop, and does no more
+
+
+def _is_ready(connection: WorkerConnection | AsyncWorkerConnection) -> bool:
+    """Whether something has arrived on a connection that stands and that nobody is using; one system call."""
+    if connection.closed or connection.lock.locked():
+        return False
+    poller = select.poll()
+    poller.register(connection.pgconn.socket, select.POLLIN)
+    return bool(poller.poll(0))
 
 
 _current: Runtime | None = None

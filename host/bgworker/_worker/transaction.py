@@ -70,6 +70,8 @@ def swallowed_failure(connection: WorkerConnection | AsyncWorkerConnection) -> E
     """
     from psycopg import errors, pq
 
+    if connection.is_lost:  # psycopg ends such a block without a word
+        return errors.OperationalError("the transaction was not committed: the connection was lost")
     if connection.pgconn.transaction_status != pq.TransactionStatus.INERROR:
         return None
     return errors.InFailedSqlTransaction("the transaction was rolled back: a statement in it failed, and its error was swallowed")

@@ -287,15 +287,6 @@ def own_handler_raises(_arg: Any) -> None:
         say(spi.execute("SELECT 'goes on'").fetchone())
 
 
-def lose_server(_arg: Any) -> None:
-    connection = worker.connect()
-    worker.unblock_signals()
-    say(connection.info.backend_pid)
-    say(worker.wait_latch(events=worker.WL_LATCH_SET | worker.WL_EXIT_ON_PM_DEATH, wait_event="Idle"))
-    with spi.transaction():
-        spi.execute("SELECT 1")
-
-
 def many_notices(_arg: Any) -> None:
     """Pushes that arrive during a query are there after it."""
     worker.connect()

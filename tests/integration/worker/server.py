@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -40,14 +41,18 @@ class Server:
         command = [str(bin_folder / "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C"]
         subprocess.run(command, check=True, capture_output=True, cwd="/", **self._identity)
         self._log = open(f"{self._directory}/log", "wb")  # noqa: SIM115 - open for the server's life
-        options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={self._directory}", "-c", "fsync=off"]
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = int(probe.getsockname()[1])
+        where = {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": self._directory, "fsync": "off"}
+        options = [part for key, value in where.items() for part in ("-c", f"{key}={value}")]
         self._process = subprocess.Popen(
             [str(bin_folder / "postgres"), "-D", data, *options], stdout=self._log, stderr=self._log, cwd="/", **self._identity
         )
-        self.conninfo = f"host={self._directory} user=postgres dbname=postgres"
-        self._wait_until_ready()
+        self.conninfo = f"host={self._directory} port={self.port} user=postgres dbname=postgres"
+        self.wait_until_ready()
 
-    def _wait_until_ready(self) -> None:
+    def wait_until_ready(self) -> None:
+        """Wait until the server answers."""
         from tests.integration.worker.driving import Deadline
 
         deadline = Deadline("the server to answer", 60)
@@ -86,6 +91,11 @@ class Server:
                 row = connection.execute(query, params).fetchone()
                 if row and row[0]:
                     return
+
+    def kill_backend(self, pid: int) -> None:
+        """Crash one backend, and with it every session."""
+        assert self.value("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", pid) == 1
+        os.kill(pid, signal.SIGKILL)
 
     def stop(self) -> None:
         """Shut the server down and remove it."""

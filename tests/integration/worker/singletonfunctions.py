@@ -59,7 +59,7 @@ async def claim_async(_arg: Any) -> None:
         await aio.initialize_connection("template1")
     except worker.UsageError as error:
         say(error)
-    connection = await aio.initialize_connection()
+    connection = await aio.connect_database()
     say(f"{connection.autocommit} {await (await connection.execute(LOCKS)).fetchone()}")
     async with aio.transaction():
         say(await (await aio.execute("SELECT 1")).fetchone())
@@ -72,7 +72,7 @@ async def claim_async(_arg: Any) -> None:
     except psycopg.Error as error:
         say(type(error).__name__)
     try:
-        await aio.initialize_connection()
+        await aio.connect_database()
     except worker.UsageError as error:
         say(error)
 

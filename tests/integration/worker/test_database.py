@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -311,21 +310,6 @@ def test_query_is_waited_for_without_period(start: Any, server: Server) -> None:
     before = switches(life.pid)
     time.sleep(0.5)  # the property is about the passing of time
     assert switches(life.pid) == before
-
-
-def test_lost_server_does_not_disturb_the_sleep(start: Any, server: Server) -> None:
-    """C20: a connection that the server closes while the worker sleeps is an error of the next query, not of the sleep."""
-    life = start("lose_server")
-    backend = int(life.read_until("\n"))
-    life.wait_for_activity(wait_event="Idle")
-    server.run(f"SELECT pg_terminate_backend({backend})")
-    server.wait_until("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = %s", backend)
-    life.wait_until_asleep()
-    os.sched_yield()
-    assert life.read("out", wait=False).count("\n") == 1
-    life.signal(signal.SIGUSR1)
-    assert life.wait() == 1
-    assert "OperationalError: the connection is closed" in life.read("err")
 
 
 def test_pushes_during_a_query_are_taken(start: Any) -> None:

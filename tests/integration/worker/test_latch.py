@@ -176,7 +176,7 @@ def test_event_loops_of_the_workers_own(host: PlayedHost) -> None:
     out = life.read("out").splitlines()
     assert out[:5] == [
         f"Use bgworker.aio.{twin} in an async worker."
-        for twin in ("wait_latch()", "latch_loop()", "process_config_file()", "initialize_connection()", "transaction()")
+        for twin in ("wait_latch()", "latch_loop()", "process_config_file()", "connect_database()", "transaction()")
     ]
     assert out[-1] == "1"
 
