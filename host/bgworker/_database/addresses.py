@@ -13,12 +13,16 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from typing import Final
 
 from psycopg import Error
 from psycopg.conninfo import conninfo_attempts
 
 from bgworker._database.conninfo import Parameters
 from bgworker._database.waits import READ, Waits
+
+#: Longest wait for a name server. The lookup goes on in its thread until the system's resolver gives up.
+LOOKUP_TIMEOUT: Final = 10.0
 
 #: Called with one set of parameters for each address to try, in order, or with the reason why there is none.
 Resolved = Callable[[list[Parameters], str], None]
@@ -38,11 +42,14 @@ def resolve(waits: Waits, parameters: Parameters, resolved: Resolved) -> None:
         finally:
             sender.close()  # the end of file is the message
 
-    def finished(_events: int) -> None:
+    def finished(_events: int = 0) -> None:
+        timer.cancel()
         waits.forget(receiver.fileno())
         receiver.close()
-        resolved(*(answer[0] if answer else ([], "host name could not be looked up")))
+        nothing = f'host "{parameters.get("host", "")}" could not be looked up within {LOOKUP_TIMEOUT:g} s'
+        resolved(*(answer[0] if answer else ([], nothing)))
 
+    timer = waits.call_after(LOOKUP_TIMEOUT, finished)
     waits.watch(receiver.fileno(), READ, finished)
     # A daemon: the process may end while a lookup hangs.
     threading.Thread(target=look_up, name="resolve", daemon=True).start()

@@ -29,6 +29,9 @@ DEFAULTS: Final[Mapping[str, str]] = {
 }
 #: The one default that libpq also reads from the environment.
 _CONNECT_TIMEOUT_VARIABLE: Final = "PGCONNECT_TIMEOUT"
+#: Names a service to every libpq program.
+_SERVICE_VARIABLE: Final = "PGSERVICE"
+_NO_SSLMODE: Final = "none of libpq's"
 #: Never shown; libpq marks the same ones with the display character "*".
 SECRETS: Final = frozenset({"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})
 #: Shorter passwords are not searched for in messages: they would blank out half of every sentence.
@@ -39,8 +42,14 @@ _ENCODE_HINT: Final = (
 )
 
 
-def parse(url: Any) -> Parameters:
+def parse(url: Any, what: str = "database url") -> Parameters:
     """Return the parameters of ``[database] url`` (or ``direct_url``): a url, key=value pairs, or ``{"env": NAME}``.
+
+    A ``service`` is replaced by what its file says of it.
+
+    Args:
+        url: What workers.toml says.
+        what: How errors name it.
 
     Raises:
         ConfigurationError: It cannot be read; the message quotes nothing of it, since any part may be the password.
@@ -48,11 +57,11 @@ def parse(url: Any) -> Parameters:
     if isinstance(url, Mapping):
         name = str(url.get("env", ""))
         if not (text := os.environ.get(name, "")):
-            raise ConfigurationError(f'database url cannot be read: environment variable "{name}" is not set')
+            raise ConfigurationError(f'{what} cannot be read: environment variable "{name}" is not set')
     else:
         text = str(url)
     if not text.strip():
-        raise ConfigurationError("database url cannot be read: it is empty")
+        raise ConfigurationError(f"{what} cannot be read: it is empty")
     try:
         from psycopg import ProgrammingError
         from psycopg.conninfo import conninfo_to_dict
@@ -65,18 +74,62 @@ def parse(url: Any) -> Parameters:
     except ProgrammingError as error:
         # libpq quotes what it could not read, and that may be a piece of the password.
         reason = re.sub(r'".*"', '"..."', str(error).strip(), flags=re.DOTALL)
-        raise ConfigurationError(f"database url cannot be read: {reason}", "", _ENCODE_HINT) from None
-    _refuse_misread_password(parameters)
-    return parameters
+        raise ConfigurationError(f"{what} cannot be read: {reason}", "", _ENCODE_HINT) from None
+    _refuse_misread_password(parameters, what)
+    return _with_service(parameters, what)
 
 
-def _refuse_misread_password(parameters: Parameters) -> None:
+def _with_service(parameters: Parameters, what: str) -> Parameters:
+    """Return the parameters with what the service file says of ``service``, or of PGSERVICE, where they name nothing.
+
+    Read here and not left to libpq: a host name in that file would be looked up by libpq, which
+    blocks (see addresses), its timeouts would lose against our defaults, and its password
+    would not be known as one. libpq's own reader is asked, so that the file is found where it
+    finds it.
+    """
+    explicit = {key: value for key, value in parameters.items() if key != "service"}
+    service = parameters.get("service") or os.environ.get(_SERVICE_VARIABLE)
+    if not service:
+        return explicit
+    if problem := _service_problem(service):
+        raise ConfigurationError(f"{what} cannot be used: {problem}")
+    before = os.environ.pop(_SERVICE_VARIABLE, None)
+    try:
+        without = _libpq_defaults()
+        # Only the environment can name a service here. No thread runs yet that could look at it meanwhile.
+        os.environ[_SERVICE_VARIABLE] = service
+        found = {key: value for key, value in _libpq_defaults().items() if value != without.get(key) and key != "service"}
+    finally:
+        os.environ.pop(_SERVICE_VARIABLE, None)
+        if before is not None:
+            os.environ[_SERVICE_VARIABLE] = before
+    return {**found, **explicit}
+
+
+def _libpq_defaults() -> Parameters:
+    from psycopg import pq
+
+    return {option.keyword.decode(): option.val.decode() for option in pq.Conninfo.get_defaults() if option.val is not None}
+
+
+def _service_problem(service: str) -> str:
+    """Return libpq's words for why there is no such service, "" if there is one; no connection is tried."""
+    from psycopg import pq
+
+    # PQconndefaults says nothing of a service that is missing. Here its file is read first, and then this sslmode ends it.
+    connection = pq.PGconn.connect_start(keyword_string({"service": service, "sslmode": _NO_SSLMODE}).encode())
+    message = one_line(connection.get_error_message())
+    connection.finish()
+    return "" if f'"{_NO_SSLMODE}"' in message else message
+
+
+def _refuse_misread_password(parameters: Parameters, what: str) -> None:
     # postgresql://me:p@ss@host reads as host "ss@host", and postgresql://me:p/ss@host as port "p":
     # a plain error here, or pieces of the password would be shown as a host name.
     if "@" in parameters.get("host", ""):
-        raise ConfigurationError('database url cannot be used: its host name contains "@"', "", _ENCODE_HINT)
+        raise ConfigurationError(f'{what} cannot be used: its host name contains "@"', "", _ENCODE_HINT)
     if not all(port == "" or port.isdecimal() for port in parameters.get("port", "").split(",")):
-        raise ConfigurationError("database url cannot be used: its port is not a number", "", _ENCODE_HINT)
+        raise ConfigurationError(f"{what} cannot be used: its port is not a number", "", _ENCODE_HINT)
 
 
 def with_defaults(parameters: Mapping[str, str], **more: str) -> Parameters:

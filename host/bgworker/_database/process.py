@@ -21,6 +21,7 @@ from bgworker._process.helper import HelperChannel
 from bgworker.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from bgworker._database.external import ExternalServer
     from bgworker._database.listen import Listeners
     from bgworker._database.openings import Answer, Openings
     from bgworker._database.watch import Watch
@@ -38,6 +39,7 @@ class DatabaseProcess:
         self._channel = channel
         self._waits = Waits()
         self._server: EmbeddedServer | None = None
+        self._external: ExternalServer | None = None
         self._watch: Watch | None = None
         self._listeners: Listeners | None = None
         self._openings: Openings | None = None
@@ -104,13 +106,17 @@ class DatabaseProcess:
             return
         try:
             given = parse(message["url"])
-            direct = parse(message["direct_url"]) if message.get("direct_url") else given
+            direct = parse(message["direct_url"], "database direct_url") if message.get("direct_url") else None
+            # parse() needs psycopg, too, and says so where it is missing.
+            from bgworker._database.external import ExternalServer
         except ConfigurationError as error:
-            self.report(Phase.UNREACHABLE, as_detail(error))
+            self.report(Phase.UNREACHABLE, f"{as_detail(error)}; mend it and start the host again")
             self.log("ERROR", error.message_primary, error.message_detail, error.message_hint)
             return
         self._url = public_url(given)
-        self._parameters, self._direct = with_defaults(given), with_defaults(direct)
+        self._parameters = with_defaults(given)
+        self._direct = self._parameters if direct is None else with_defaults(direct)
+        self._external = ExternalServer(self._waits, self, self._parameters, None if direct is None else self._direct)
         self._begin_watch(self._direct)
         # Not after a restart of this process: the host still knows the phase, and connecting anew is no loss of it. The
         # server itself is asked, and what it says, or does not say within connect_timeout, is the next report.
@@ -139,6 +145,8 @@ class DatabaseProcess:
         # Our own connections go first: a fast shutdown has nobody to wait for then.
         if self._watch is not None:
             self._watch.end()
+        if self._external is not None:
+            self._external.end()
         if self._listeners is not None:
             self._listeners.end()
         if self._openings is None:
@@ -177,7 +185,8 @@ class DatabaseProcess:
         if self._server is not None:
             self._watch = Watch(self._waits, self.report, embedded_pace(self._server.is_open), database=self._name)
         else:
-            self._watch = Watch(self._waits, self.report, external_pace())
+            assert self._external is not None
+            self._watch = Watch(self._waits, self._external.watch_says, external_pace())
         self._listeners = Listeners(self._waits, self, self._parameters_for)
         self._listeners.want(self._wanted)
         self._openings = Openings(self._waits, self, Journal(self._data_directory))
@@ -191,6 +200,11 @@ class DatabaseProcess:
     def _parameters_for(self, database: str) -> Parameters:
         """Return where to LISTEN for a database; an empty name is the url's own."""
         return {**self._direct, "dbname": database} if database else self._direct
+
+    def ask_again_every(self, interval: float | None) -> None:
+        """Pass it to the watch (ExternalOwner)."""
+        if self._watch is not None:
+            self._watch.ask_again_every(interval)
 
     # --- the embedded server's news (ServerOwner) ---
 
@@ -249,8 +263,10 @@ class DatabaseProcess:
     def report(self, phase: Phase, detail: str) -> None:
         """Tell the host the phase, if it is news, and act on it."""
         self._phase = phase
+        route = self._external.route if self._external is not None else None
+        has_sessions = route is None or route.has_sessions
         if self._listeners is not None:
-            self._listeners.set_possible(phase is Phase.RECOVERY_FINISHED)
+            self._listeners.set_possible(phase is Phase.RECOVERY_FINISHED and has_sessions)
             if phase is Phase.CONSISTENT and self._listeners.is_wanted:
                 detail += "; notifications (wake_on) cannot be received from a standby"
         if self._openings is not None:
@@ -262,7 +278,16 @@ class DatabaseProcess:
         if phase is Phase.RECOVERY_FINISHED and self._server is not None:
             self._server.ready()
         conninfo = keyword_string(self._parameters)
-        message: Message = {"type": "phase", "phase": phase.value, "detail": detail, "url": self._url, "conninfo": conninfo}
+        message: Message = {
+            "type": "phase",
+            "phase": phase.value,
+            "detail": detail,
+            "url": self._url,
+            "conninfo": conninfo,
+            # For what needs a session of its own; empty where nothing leads to one.
+            "direct_conninfo": keyword_string(self._direct) if has_sessions else "",
+            "is_pooled": route is not None and route.is_pooled,
+        }
         if message != self._last_phase_message:
             self._last_phase_message = message
             self._channel.send(message)

@@ -143,6 +143,12 @@ class Session:
         """Whether a connection stands, as far as anybody knows."""
         return self._connection is not None and self._connection.status == pq.ConnStatus.OK
 
+    @property
+    def key_pid(self) -> int:
+        """The pid in the key that cancels this connection's queries; a pooler's is none of the server's."""
+        assert self._connection is not None
+        return self._connection.backend_pid
+
     def literal(self, text: str) -> bytes:
         """Return the text quoted as a literal for this connection."""
         return pq.Escaping(self._connection).escape_literal(text.encode())

@@ -86,6 +86,8 @@ class Watch:
         self._parameters: Parameters = {}
         self._timer: Timer | None = None
         self._grace: Timer | None = None
+        #: How often a read-write server is asked; None where the end of the connection is the news.
+        self._interval: float | None = None
         #: Whether the last report was that the server answers.
         self._is_answering = False
 
@@ -95,6 +97,12 @@ class Watch:
         self._parameters = {**parameters, "application_name": "bgworker database", "client_encoding": "UTF8"}
         self._pace.backoff.reset()
         self._connect()
+
+    def ask_again_every(self, interval: float | None) -> None:
+        """Ask a read-write server for its phase this often: a pooler keeps our connection when the server behind it goes."""
+        self._interval = interval
+        if interval is not None and self._is_answering and (self._timer is None or self._timer.is_cancelled):
+            self._set_timer(self._waits.call_after(interval, self._ask))
 
     def end(self) -> None:
         """Stop watching and report nothing more."""
@@ -187,6 +195,8 @@ class Watch:
         self._end_grace()
         self._pace.backoff.reset()
         self._is_answering = True
+        if phase is Phase.RECOVERY_FINISHED and self._interval is not None:
+            self._set_timer(self._waits.call_after(self._interval, self._ask))
         self._report(phase, detail)
 
     # --- timers ---

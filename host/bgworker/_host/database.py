@@ -66,6 +66,8 @@ class DatabaseWatch:
         self.detail = "it has not been asked yet"
         self._url = ""
         self._conninfo = ""
+        self._direct_conninfo = ""
+        self._is_pooled = False
         self.postgres_pid: int | None = None
         self._channels: list[str] = []
         self._is_stopping = False
@@ -98,7 +100,13 @@ class DatabaseWatch:
 
     def for_worker(self) -> dict[str, Any]:
         """Return what a database worker needs in order to connect."""
-        return {"kind": self.kind, "conninfo": self._conninfo, "role": None}
+        return {
+            "kind": self.kind,
+            "conninfo": self._conninfo,
+            "role": None,
+            "direct_conninfo": self._direct_conninfo,
+            "is_pooled": self._is_pooled,
+        }
 
     def listen(self, channels: list[str]) -> None:
         """Say on which channels notifications are wanted; replaces what was wanted before."""
@@ -161,6 +169,8 @@ class DatabaseWatch:
                 self.detail = message["detail"]
                 self._url = message["url"] or self._url
                 self._conninfo = message["conninfo"] or self._conninfo
+                self._direct_conninfo = message["direct_conninfo"]
+                self._is_pooled = message["is_pooled"]
                 self._on_change()
             case "log":
                 self._log(message["level"], message["message"], message.get("detail", ""), message.get("hint", ""))

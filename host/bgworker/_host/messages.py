@@ -27,7 +27,9 @@ _SHAPES: Final[dict[str, dict[str, Any]]] = {
     "birth_failed": {"birth": int, "error": str},
     # database process
     "postgres": {"pid": (int, type(None))},
-    "phase": {"phase": str, "detail": str, "url": _TEXT_OR_NONE, "conninfo": _TEXT_OR_NONE},
+    "phase": {
+        "phase": str, "detail": str, "url": _TEXT_OR_NONE, "conninfo": _TEXT_OR_NONE, "direct_conninfo": str, "is_pooled": bool,
+    },
     "log": {"level": str, "message": str},
     "notify": {"channel": str, "payload": str},
     "gap": {"channels": list},

@@ -45,8 +45,18 @@ def read_assignment(message: Message) -> Assignment:
         message["slot"],
         message["generation"],
         message.get("settings") or {},
-        DatabaseFacts(str(database.get("kind", "")), database["conninfo"], database.get("role")) if database else None,
+        _read_database(database) if database else None,
         tuple(message.get("python_path") or ()),
+    )
+
+
+def _read_database(database: Message) -> DatabaseFacts:
+    return DatabaseFacts(
+        str(database.get("kind", "")),
+        database["conninfo"],
+        database.get("role"),
+        is_pooled=bool(database.get("is_pooled")),
+        direct_conninfo=str(database.get("direct_conninfo") or ""),
     )
 
 

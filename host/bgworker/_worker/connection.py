@@ -72,8 +72,16 @@ def plan(runtime: Runtime, dbname: str | None, username: str | None, flags: int,
     by_login = not flags or username is None
     if by_login and role is not None:
         parameters["user"] = role
+    if not flags:
+        conninfo = runtime.database.conninfo
+        if runtime.database.is_pooled:
+            # A statement is prepared in one session, and would be executed in another.
+            parameters["prepare_threshold"] = None
+    else:
+        # Another client of the pooler would be this role in its next transaction.
+        conninfo = runtime.database.session_conninfo("connection with a bypass flag")
     return Plan(
-        runtime.database.conninfo,
+        conninfo,
         parameters,
         None if by_login else username,
         opens=dbname if flags & BGWORKER_BYPASS_ALLOWCONN else None,

@@ -37,6 +37,31 @@ class DatabaseFacts:
     conninfo: str
     #: The configured role; None leaves it to the conninfo.
     role: str | None
+    #: The conninfo leads to a transaction pooler: each transaction may run in another session of the server, which is
+    #: shared with strangers. Nothing that lasts longer than a transaction may be left in it.
+    is_pooled: bool = False
+    #: For a connection that needs a session of its own; "" where nothing leads to one. Has the password, too.
+    direct_conninfo: str = ""
+
+    def session_conninfo(self, what: str) -> str:
+        """Return the conninfo for a connection that leaves something in its session: SET, a lock, LISTEN.
+
+        Args:
+            what: What needs it, for the error: "a session-level lock".
+
+        Raises:
+            UsageError: Only a transaction pooler is known.
+        """
+        if not self.is_pooled:
+            return self.direct_conninfo or self.conninfo
+        if not self.direct_conninfo:
+            raise UsageError(
+                f"{what} cannot be used through a transaction pooler",
+                "[database] url leads to one: each transaction may run in another session of the server, which is shared with "
+                "other clients.",
+                "Give direct_url in [database]: a url that leads to the server itself, or to a pooler in session mode.",
+            )
+        return self.direct_conninfo
 
 
 @dataclass(eq=False)

@@ -28,7 +28,7 @@ from bgworker.errors import HostError
 if TYPE_CHECKING:
     from bgworker._worker.connection import Plan
     from bgworker._worker.database import AsyncWorkerConnection, WorkerConnection
-    from bgworker._worker.runtime import DatabaseFacts, Runtime
+    from bgworker._worker.runtime import Runtime
 
 #: Seconds after which the blocking query is asked anew, and the holder looked up again.
 LONGEST_QUERY: Final = 30
@@ -114,11 +114,6 @@ class Holder(NamedTuple):
         return f"waits for singleton lock held by {holder} (backend PID {self.pid}{since}); starts when it is free"
 
 
-def session_conninfo(facts: DatabaseFacts) -> str:
-    """Return how to connect for a session that is the worker's alone; has the password."""
-    return facts.conninfo
-
-
 def take_lock(runtime: Runtime) -> None:
     """Open the worker's connection and wait, as long as it takes, until its session has the lock.
 
@@ -155,7 +150,7 @@ def _open(runtime: Runtime) -> WorkerConnection:
     }
     if runtime.database.role is not None:
         parameters["user"] = runtime.database.role
-    session = WorkerConnection.connect(session_conninfo(runtime.database), autocommit=True, **parameters)
+    session = WorkerConnection.connect(runtime.database.session_conninfo("lock of a singleton"), autocommit=True, **parameters)
     session.adopt(runtime)
     runtime.connection = session
     return session

@@ -166,8 +166,7 @@ def _database_words(database: Any) -> tuple[str, bool]:
     words = f"{clean(database.get('kind') or '')}, {_PHASES.get(phase, clean(phase))}"
     if wrong := database_trouble(database):
         return f"{words}: {wrong}", True
-    # A detail of a healthy database says nothing that a human must read.
-    return (f"{words}: {clean(database['detail'])}" if database.get("detail") and phase != "recovery_finished" else words), False
+    return (f"{words}: {clean(database['detail'])}" if database.get("detail") else words), False
 
 
 def _slot_row(slot: dict[str, Any], now: float, host_started: float | None) -> Row:

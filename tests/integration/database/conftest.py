@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.integration.database.driving import FakeHost, Server, give_away
+from tests.integration.database.pooler import Pooler
 
 from bgworker._database.places import short_directory
 
@@ -129,3 +130,17 @@ def server(make_server: Callable[[], Server]) -> Server:
     made = make_server()
     made.start()
     return made
+
+
+@pytest.fixture
+def make_pooler(open_directory: Path) -> Iterator[Callable[..., Pooler]]:
+    """Start a PgBouncer before a server; it is stopped when the test ends."""
+    poolers: list[Pooler] = []
+
+    def make(server: Server, mode: str, more: str = "") -> Pooler:
+        poolers.append(Pooler(open_directory / f"pooler{len(poolers)}", server, mode, more))
+        return poolers[-1]
+
+    yield make
+    for pooler in poolers:
+        pooler.stop()

@@ -95,7 +95,7 @@ def test_wrong_url_is_one_clear_error(host: FakeHost, shared_server: Server, url
     assert expected in host.phase("unreachable")["detail"]
     host.read(0.1)
     for message in host.messages("phase") + host.messages("log"):
-        shown = {key: value for key, value in message.items() if key != "conninfo"}
+        shown = {key: value for key, value in message.items() if key not in ("conninfo", "direct_conninfo")}
         assert "secret" not in str(shown)
         assert "sesame" not in str(shown)
     assert host.stop() < 2
@@ -162,10 +162,22 @@ def test_standby_is_consistent_and_promotion_is_seen(host: FakeHost, shared_serv
 
 
 def test_direct_url_is_for_our_connections_only(host: FakeHost, shared_server: Server) -> None:
-    """Beside a pooler, phase and LISTEN use direct_url; workers get url."""
-    dead = f"postgresql://postgres@127.0.0.1:{free_port()}/pooled"
-    host.external(dead, direct_url=shared_server.url)
-    message = host.phase("recovery_finished")
-    assert message["url"] == dead
-    host.send(type="listen", channels={"postgres": ["orders"]})
+    """Phase and LISTEN use direct_url, workers get both; they wait until url answers, too."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))  # nobody listens on it, and nobody else can
+        port = reserved.getsockname()[1]
+        host.external(f"postgresql://postgres:sesame@127.0.0.1:{port}/postgres", direct_url=shared_server.url)
+        detail = host.phase("unreachable", containing="next try in")["detail"]
+        assert detail.startswith("url: ")
+        assert "Connection refused" in detail
+        mark = host.mark()
+    host.external(f"postgresql://postgres:sesame@127.0.0.1:{shared_server.port}/template1", direct_url=shared_server.url)
+    message = host.phase("recovery_finished", mark)
+    assert message["url"] == f"postgresql://postgres@127.0.0.1:{shared_server.port}/template1"
+    assert not message["is_pooled"]
+    assert psycopg.conninfo.conninfo_to_dict(message["direct_conninfo"])["dbname"] == "postgres"
+    host.send(type="listen", channels={"": ["orders"]})
     host.received("gap")
+    with shared_server.connect() as connection:
+        query = "SELECT datname FROM pg_stat_activity WHERE application_name = 'bgworker listener'"
+        assert connection.execute(query).fetchall() == [("postgres",)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import psycopg.conninfo
 import pytest
 from hypothesis import given
@@ -40,7 +43,6 @@ def test_connect_timeout_is_read_as_libpq_reads_it(text: str, seconds: float) ->
         ("postgresql://h1:1,h2:2/db?password=secret&sslpassword=secret", "postgresql://h1:1,h2:2/db"),
         ("host=/run/pg port=5433 user='a b' dbname=x password=secret", "postgresql://a%20b@/x?host=%2Frun%2Fpg&port=5433"),
         ("postgresql://[::1]:5432/db", "postgresql://[::1]:5432/db"),
-        ("service=shop", "postgresql:///?service=shop"),
         ("host=a,b port=5 dbname=x", "postgresql://a:5,b:5/x"),
     ],
 )
@@ -130,3 +132,34 @@ def test_signs_of_life_follow_the_keepalives(parameters: dict[str, str], expecte
 def test_embedded_server_is_not_asked() -> None:
     """Its connections are made without keepalives."""
     assert conninfo.keepalive({"host": "/run", "connect_timeout": "10"}) is None
+
+
+@pytest.fixture
+def service_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A service file that libpq finds."""
+    path = tmp_path / "services"
+    path.write_text("[shop]\nhost=db.example\nport=77\npassword=hunter2\nconnect_timeout=4\n[broken]\nnonsense\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(path))
+    monkeypatch.delenv("PGSERVICE", raising=False)
+    return path
+
+
+def test_service_is_replaced_by_what_its_file_says(service_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the service file says stands before our defaults and behind the url; its password is known as one."""
+    parameters = conninfo.parse("postgresql://me@/orders?service=shop&port=78")
+    assert conninfo.with_defaults(parameters)["connect_timeout"] == "4"
+    assert conninfo.public_url(parameters) == "postgresql://me@db.example:78/orders?connect_timeout=4"
+    assert conninfo.without_secrets("hunter2", parameters) == "********"
+    monkeypatch.setenv("PGSERVICE", "shop")
+    assert conninfo.parse("postgresql://me@/orders")["host"] == "db.example"
+    assert os.environ["PGSERVICE"] == "shop"
+
+
+@pytest.mark.parametrize(
+    ("service", "reason"), [("missing", 'definition of service "missing" not found'), ("broken", "syntax error in service file")]
+)
+def test_service_that_cannot_be_read(service_file: Path, service: str, reason: str) -> None:
+    """A service that is not there, or that cannot be read, is an error in libpq's words."""
+    with pytest.raises(ConfigurationError, match=reason):
+        conninfo.parse(f"postgresql:///?service={service}")
+    assert "PGSERVICE" not in os.environ
