@@ -58,11 +58,14 @@ def _configured_url(invocation: Invocation, is_direct: bool) -> str | None:
 
 
 def open_connection(url: str) -> psycopg.Connection[Any]:
-    """Return an autocommit connection.
+    """Return an autocommit connection, with the keepalives and timeouts that the host's own connections have.
 
     Raises:
+        ConfigurationError: The url cannot be read.
         HostError: psycopg is missing, or the server refuses.
     """
+    from bgworker._database.conninfo import keyword_string, parse, with_defaults
+
     try:
         import psycopg
     except ImportError as error:
@@ -71,10 +74,42 @@ def open_connection(url: str) -> psycopg.Connection[Any]:
             f"{type(error).__name__}: {error}.",
             'Install it with: pip install "bgworker[postgres]"',
         ) from None
+    # Read by us, because libpq quotes what it cannot read, and that may be a piece of the password.
+    conninfo = keyword_string(with_defaults(parse(url)))
     try:
-        return psycopg.connect(url, autocommit=True, application_name="bgworker command line")
+        # A prepared statement would outlive its transaction, and behind a pooler that is all we have.
+        return psycopg.connect(conninfo, autocommit=True, application_name="bgworker command line", prepare_threshold=None)
     except psycopg.Error as error:
         raise refused("could not connect to the database", error) from None
+
+
+def leads_to_transaction_pooler(url: str, connection: psycopg.Connection[Any]) -> bool:
+    """Whether a connection, which was made with this url, may get another session of the server for each transaction.
+
+    Raises:
+        HostError: The server refuses a second connection, or its answer.
+    """
+    import psycopg
+
+    from bgworker._database.pooling import BACKEND_PID, FIRST, is_transaction_pooler
+
+    second: psycopg.Connection[Any] | None = None
+    questions = is_transaction_pooler(connection.pgconn.backend_pid)
+    turn = next(questions)
+    try:
+        while True:
+            if turn != FIRST and second is None:
+                second = open_connection(url)
+            asked = connection if turn == FIRST or second is None else second
+            row = asked.execute(f"SELECT {BACKEND_PID}").fetchone()
+            turn = questions.send(int(row[0]) if row else 0)
+    except StopIteration as verdict:
+        return bool(verdict.value)
+    except psycopg.Error as error:
+        raise refused("could not ask the database for its session", error) from None
+    finally:
+        if second is not None:
+            second.close()
 
 
 def refused(what: str, error: Exception) -> HostError:

@@ -59,12 +59,20 @@ def _database(invocation: Invocation) -> DatabaseFacts | None:
     """Return how the database is reached; None, and a warning, when it is not."""
     from bgworker._database.conninfo import keyword_string, parse, with_defaults
     from bgworker._worker.runtime import DatabaseFacts
-    from bgworker.cli._database_url import database_url
+    from bgworker.cli._database_url import database_url, leads_to_transaction_pooler, open_connection
 
     try:
-        conninfo = keyword_string(with_defaults(parse(database_url(invocation))))
+        urls = [database_url(invocation), database_url(invocation, is_direct=True)]
+        conninfo, direct_conninfo = (keyword_string(with_defaults(parse(url))) for url in urls)
     except HostError as error:
         # A worker that does not touch the database can be tried all the same.
         _console.note("WARNING", f"this worker has no database: {error.message_primary}")
         return None
-    return DatabaseFacts("external", conninfo, None)
+    try:
+        with open_connection(urls[0]) as connection:
+            is_pooled = leads_to_transaction_pooler(urls[0], connection)
+    except HostError:
+        is_pooled = False  # it cannot be reached; the worker will find that out, if it connects at all
+    if is_pooled and urls[0] == urls[1]:
+        direct_conninfo = ""
+    return DatabaseFacts("external", conninfo, None, is_pooled=is_pooled, direct_conninfo=direct_conninfo)

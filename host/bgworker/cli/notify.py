@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from bgworker.cli import _console
-from bgworker.cli._database_url import database_url, open_connection, refused
+from bgworker.cli._database_url import database_url, leads_to_transaction_pooler, open_connection, refused
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import json_option, seconds, verb
-from bgworker.errors import WaitTimeout
+from bgworker.errors import HostError, WaitTimeout
 
 if TYPE_CHECKING:
     import psycopg
@@ -71,7 +71,14 @@ def listen(invocation: Invocation, channels: tuple[str, ...], count: int | None,
             _console.say(f"{notification.channel} {notification.pid} {notification.payload}".rstrip())
         _console.flush()
 
-    with open_connection(database_url(invocation, is_direct=True)) as connection:
+    url = database_url(invocation, is_direct=True)
+    with open_connection(url) as connection:
+        if leads_to_transaction_pooler(url, connection):
+            raise HostError(
+                "cannot listen through a transaction pooler",
+                "It gives each transaction another session of the server: the notifications would go to nobody, or to a stranger.",
+                "Give direct_url in [database]: a url that leads to the server itself, or to a pooler in session mode.",
+            )
         _listen(connection, channels, show)
         _console.note("LOG", f"listening on {', '.join(channels)}")
         _pump(connection, show, lambda: count is not None and shown >= count, timeout)

@@ -14,7 +14,7 @@ from bgworker.cli import _console
 from bgworker.cli._database_url import database_url
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import verb
-from bgworker.errors import HostError
+from bgworker.errors import ConfigurationError, HostError
 
 
 @verb(
@@ -36,7 +36,7 @@ def psql(invocation: Invocation, arguments: tuple[str, ...]) -> None:
     psql's, -c and -h included, but --help, -D and --config.
     """
     program = find_psql()
-    url, password = _split_password(database_url(invocation))
+    url, password = split_password(database_url(invocation))
     environment = dict(os.environ)
     if password:
         # Arguments can be read by every user of the machine, the environment only by this one.
@@ -72,16 +72,34 @@ def _server_version(path: str) -> int:
     return int(digits[1]) if digits else 0
 
 
-def _split_password(url: str) -> tuple[str, str]:
-    """Return the url without its password, and the password."""
+def split_password(url: str) -> tuple[str, str]:
+    """Return the url without its password, and the password.
+
+    Raises:
+        ConfigurationError: It cannot be read, or holds another secret, for which psql has no place but its arguments.
+        HostError: psycopg is missing, whose libpq reads it.
+    """
+    from bgworker._database.conninfo import SECRETS, parse
+
     try:
-        from psycopg import ProgrammingError
         from psycopg.conninfo import conninfo_to_dict, make_conninfo
-    except ImportError:
-        return url, ""  # psql alone needs no psycopg; an embedded server's url has no password
-    try:
-        parameters = conninfo_to_dict(url)
-    except ProgrammingError:
-        return url, ""  # psql finds better words for what is wrong with it
+    except ImportError as error:
+        if ":" not in url.partition("://")[2] and "password" not in url:
+            return url, ""  # such as the embedded server's; psql alone needs no psycopg
+        raise HostError(
+            "psql cannot be given the database url without psycopg",
+            f"Its password would stand in psql's arguments. {type(error).__name__}: {error}.",
+            'Install it with: pip install "bgworker[postgres]"',
+        ) from None
+    # What libpq cannot read it would quote, password and all.
+    parse(url)
+    # As it is written: a service file is psql's own to read.
+    parameters = conninfo_to_dict(url)
     password = parameters.pop("password", None)
+    if others := sorted(SECRETS & parameters.keys()):
+        raise ConfigurationError(
+            f"psql cannot be given {' and '.join(others)} of the database url",
+            "It would stand in its arguments, which every user of the machine can read.",
+            "Put it in a service file (~/.pg_service.conf), and service=NAME in the url.",
+        )
     return (make_conninfo("", **parameters), str(password)) if password else (url, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,30 @@ def test_psql_gets_the_password_out_of_sight(no_host: None, configured: Any, mon
     assert arguments[3:] == ["-c", "SELECT 1", "-At", "-h", "x"]
     assert environment["PGPASSWORD"] == "se cret"
     assert not any("cret" in argument for argument in arguments)
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("postgresql://me:hun/ter2@server/shop", "port is not a number"),
+        ("postgresql://me:hun@ter2@server/shop", 'host name contains "@"'),
+        ("postgresql://me:hunter2@server/shop?hunter2=1", "cannot be read"),
+        ("postgresql://me@server/shop?sslpassword=hunter2", "psql cannot be given sslpassword"),
+    ],
+)
+def test_psql_is_not_called_with_a_secret(no_host: None, configured: Any, run: Run, url: str, problem: str) -> None:
+    """A url that libpq cannot read, or whose secret has no place but the arguments, is one error without the secret."""
+    configured(url)
+    code, output, errors = run("psql")
+    assert code == 2
+    assert problem in errors
+    assert "ter2" not in output + errors
+
+
+def test_psql_without_psycopg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without psycopg only a url that holds no password can be handed to psql."""
+    monkeypatch.setitem(sys.modules, "psycopg.conninfo", None)
+    url = "postgresql://postgres@/postgres?host=%2Frun%2Fpg"
+    assert psql.split_password(url) == (url, "")
+    with pytest.raises(HostError, match="without psycopg"):
+        psql.split_password("postgresql://me:hunter2@/shop?host=%2Frun")
