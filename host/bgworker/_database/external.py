@@ -64,6 +64,10 @@ class ExternalServer:
 
     # --- the watch's news ---
 
+    def watch_connected(self) -> None:
+        """Look at the way again once the server answers; a failover may have been quicker than anybody noticed."""
+        self.end()
+
     def watch_says(self, phase: Phase, detail: str) -> None:
         """Take the phase of the server: the news, or the beginning of an inspection."""
         if phase not in _ANSWERS:
@@ -92,6 +96,8 @@ class ExternalServer:
         detail = reason if delay is None else f"{reason}{NEXT_TRY}{delay:.1f} s"
         if delay is not None:
             self._complain(detail)
+        else:
+            self._reasons.add(reason)  # the route has logged it
         self._owner.report(Phase.UNREACHABLE, detail)
 
     def log(self, level: str, message: str, detail: str = "", hint: str = "") -> None:

@@ -186,7 +186,8 @@ class DatabaseProcess:
             self._watch = Watch(self._waits, self.report, embedded_pace(self._server.is_open), database=self._name)
         else:
             assert self._external is not None
-            self._watch = Watch(self._waits, self._external.watch_says, external_pace())
+            external = self._external
+            self._watch = Watch(self._waits, external.watch_says, external_pace(), connected=external.watch_connected)
         self._listeners = Listeners(self._waits, self, self._parameters_for)
         self._listeners.want(self._wanted)
         self._openings = Openings(self._waits, self, Journal(self._data_directory))

@@ -75,13 +75,22 @@ class Watch:
         report: Told each phase and detail; repeats are its to drop.
         pace: How the server is waited for.
         database: Created if it is missing, before the server counts as read-write; None leaves databases alone.
+        connected: Called with each new connection, before anything is reported of it: it may lead to another server.
     """
 
-    def __init__(self, waits: Waits, report: Callable[[Phase, str], None], pace: Pace, database: str | None = None) -> None:
+    def __init__(
+        self,
+        waits: Waits,
+        report: Callable[[Phase, str], None],
+        pace: Pace,
+        database: str | None = None,
+        connected: Callable[[], None] = lambda: None,
+    ) -> None:
         self._waits = waits
         self._report = report
         self._pace = pace
         self._database = database
+        self._connected = connected
         self._session = Session(waits, self)
         self._parameters: Parameters = {}
         self._timer: Timer | None = None
@@ -144,6 +153,7 @@ class Watch:
 
     def session_ready(self) -> None:
         """Ask for the phase."""
+        self._connected()
         self._ask()
 
     def session_notified(self, channel: str, payload: str) -> None:

@@ -30,6 +30,8 @@ def check(invocation: Invocation, as_json: bool) -> int:
     for errors in workers.toml, 1 when a plugin is broken or a worker could not be registered.
     """
     configuration, _ = invocation.configuration_and_text()
+    if wrong := _database_errors(configuration):
+        return max(_console.complain(error) for error in wrong)
     report = load_apart(configuration)
     if report.get("errors"):
         # Settings that only a plugin can judge.
@@ -48,6 +50,23 @@ def check(invocation: Invocation, as_json: bool) -> int:
     if hint := _inactive_hint(configuration):
         _console.note("HINT", hint)
     return 1 if errors else 0
+
+
+def _database_errors(configuration: Configuration) -> list[HostError]:
+    """Return what libpq cannot read of the urls of [database]: the host would be up, and its database workers wait for ever."""
+    database = configuration.database
+    if database is None or database.url == "embedded":
+        return []
+    from bgworker._database.conninfo import parse
+
+    wrong: list[HostError] = []
+    for key, url in (("url", database.url), ("direct_url", database.direct_url)):
+        try:
+            if url is not None:
+                parse(url, f"{configuration.path}: [database] {key}")
+        except ConfigurationError as error:
+            wrong.append(error)
+    return wrong
 
 
 def load_apart(configuration: Configuration) -> dict[str, Any]:
