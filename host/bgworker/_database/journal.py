@@ -49,7 +49,7 @@ class Journal:
         self.path = os.path.join(data_directory, JOURNAL_NAME)
 
     def read(self) -> list[Entry]:
-        """Return what is still to be undone.
+        """Return what is still to be undone, and remove what a killed process did not finish writing.
 
         Raises:
             HostError: The file is not ours, or not what we wrote.
@@ -57,6 +57,9 @@ class Journal:
         """
         with self._directory() as fd:
             data = read_file(fd, JOURNAL_NAME)
+            for name in os.listdir(fd):
+                if name.startswith(f"{JOURNAL_NAME}."):  # of a process that was killed before it became the file
+                    os.unlink(name, dir_fd=fd)
         try:
             return [] if data is None else msgspec.json.decode(data, type=list[Entry])
         except (msgspec.DecodeError, ValueError) as error:

@@ -139,7 +139,7 @@ def test_nologin_bypass_without_a_superuser(start: Any, server: Server) -> None:
 )
 @pytest.mark.usefixtures("places")
 def test_allowconn_asks_the_host(start: Any, server: Server, library: str, arg: dict[str, Any], outcome: str) -> None:
-    """C18: the worker has the database opened, connects, says so, and is the role that it asked for; ALLOWCONN is no other bypass."""
+    """C18: the worker has the database opened, connects, says so, and is the role asked for; ALLOWCONN is no other bypass."""
     life = start({"dbname": "shut", **arg}, library)
     request = life.receive("open_database")
     assert (request["method"], request["params"]) == ("open_database", {"database": "shut"})
