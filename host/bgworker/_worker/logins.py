@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final
 
+from bgworker._worker.refusals import UsageError
 from bgworker.errors import HostError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 #: How long the database process may take to open a database; it gives up after 30 s itself, and another after a restart.
 OPENING_TIMEOUT: Final = 90.0
 
-_MAY_LOG_IN: Final = "SELECT rolcanlogin FROM pg_catalog.pg_roles WHERE rolname = %s"
+_LOOK: Final = "SELECT pg_catalog.pg_backend_pid() = %s, (SELECT rolcanlogin FROM pg_catalog.pg_roles WHERE rolname = %s)"
 _MAY_CONNECT: Final = (
     "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CONNECT'), pg_catalog.current_database()"
 )
@@ -108,7 +109,7 @@ def steps(runtime: Runtime, wanted: Plan, backend_pid: int) -> Steps:
         psycopg.Error: The role may not do this.
     """
     if wanted.session_role is not None:
-        yield from _become(wanted, wanted.session_role)
+        yield from _become(runtime, wanted, wanted.session_role, backend_pid)
     begins_read_only = None
     if wanted.is_read_only:
         is_chosen, setting = yield _MAKE_READ_ONLY, (backend_pid,)
@@ -117,13 +118,19 @@ def steps(runtime: Runtime, wanted: Plan, backend_pid: int) -> Steps:
     yield begins_read_only
 
 
-def _become(wanted: Plan, role: str) -> Steps:
+def _become(runtime: Runtime, wanted: Plan, role: str, backend_pid: int) -> Steps:
     from psycopg import sql
 
-    if wanted.must_log_in:
-        row = yield _MAY_LOG_IN, (role,)
-        if row is None or not row[0]:
-            raise server_error("28000", f'role "{role}" {"does not exist" if row is None else "is not permitted to log in"}')
+    is_own_session, may_log_in = yield _LOOK, (backend_pid, role)
+    if not is_own_session:
+        # Its server session is handed to other clients, and would have the role there.
+        raise UsageError(
+            f'background worker "{runtime.worker.bgw_name}" cannot become role "{role}" through a connection pooler',
+            "A bypass flag changes the role of the session, and a pooler shares sessions among its clients.",
+            "Let [database] url name the server itself, or leave the flag out.",
+        )
+    if wanted.must_log_in and not may_log_in:
+        raise server_error("28000", f'role "{role}" {"does not exist" if may_log_in is None else "is not permitted to log in"}')
     # The login role is a superuser; what it gives up here, RESET SESSION AUTHORIZATION would give back.
     yield sql.SQL("SET SESSION AUTHORIZATION {}").format(sql.Identifier(role)), None
     if wanted.must_connect:

@@ -1,4 +1,4 @@
-"""worker_spi under a real host with an embedded PostgreSQL: the first half of PostgreSQL's t/001_worker_spi.pl (C42)."""
+"""worker_spi under a real host with an embedded PostgreSQL: what PostgreSQL's t/001_worker_spi.pl tests (C42)."""
 
 from __future__ import annotations
 
@@ -78,3 +78,45 @@ def test_static_workers_in_another_database(bgworker_host: Callable[..., Running
     with psycopg.connect(host.database_url(), autocommit=True, dbname="mydb") as connection:
         schemas = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'schema%' ORDER BY 1").fetchall()
     assert schemas == [("schema1",), ("schema2",), ("schema3",)]
+
+
+def test_bypass_flags(bgworker_host: Callable[..., RunningHost]) -> None:
+    """C42: a NOLOGIN role and a database that allows no connections refuse the dynamic worker, and the flags let it in."""
+    host = bgworker_host(CONFIG.replace("total_workers = 3", "total_workers = 1"))
+    with psycopg.connect(host.database_url(), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE mydb")
+        connection.execute("CREATE DATABASE noconndb ALLOW_CONNECTIONS false")
+        connection.execute("CREATE ROLE myrole SUPERUSER LOGIN")
+        connection.execute("CREATE ROLE nologrole WITH NOLOGIN")
+        connection.execute("GRANT CREATE ON DATABASE mydb TO nologrole")
+    cases = [
+        (12, "noconndb", "myrole", "ALLOWCONN", 'database "noconndb" is not currently accepting connections'),
+        (13, "mydb", "nologrole", "ROLELOGINCHECK", 'role "nologrole" is not permitted to log in'),
+    ]
+    for number, database, role, flag, refusal in cases:
+        name = f"worker_spi dynamic worker {number}"
+        launch = ("worker-spi", "launch", str(number), "--database", database, "--role", role)
+        host.run_cli(*launch)
+        host.wait_until(lambda name=name: host.finished(name) is not None, f"{name} is over")
+        finished = host.finished(name)
+        assert finished is not None
+        assert finished["last_exit"]["code"] == 1
+        assert refusal in finished["last_exit"]["reason"]
+        launched = host.run_cli(*launch, "--flags", flag)
+        assert launched.returncode == 0, launched.stderr
+
+        def is_asleep(name: str = name) -> bool:
+            slot = host.slot(name)
+            return slot is not None and slot["activity"]["wait_event"] == "WorkerSpiMain"
+
+        host.wait_until(is_asleep, f"{name} has set its schema up and sleeps")
+        with psycopg.connect(host.database_url(), autocommit=True) as connection:
+            query = "SELECT datname FROM pg_stat_activity WHERE application_name = %s"
+            assert connection.execute(query, [name]).fetchone() == (database,)
+    with psycopg.connect(host.database_url(), autocommit=True) as connection:
+
+        def values() -> Any:
+            query = "SELECT datallowconn, datconnlimit FROM pg_database WHERE datname = 'noconndb'"
+            return connection.execute(query).fetchone()
+
+        host.wait_until(lambda: values() == (False, -1), "the database allows no connections again")
