@@ -68,6 +68,8 @@ class Connection:
         self._is_put_off = False
         self._events = selectors.EVENT_READ
         self.is_open = True
+        #: Called when everything that was queued has left; may send.
+        self.when_flushed: Callable[[], None] | None = None
         #: The peer has exited: it is heard to its end, and nothing is sent any more.
         self._is_draining = False
         loop.add(peer, self._events, self._ready)
@@ -87,6 +89,11 @@ class Connection:
     def is_flushed(self) -> bool:
         """Whether everything sent has left the host."""
         return not self._unsent
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How much is queued because the peer does not read it."""
+        return self._unsent_bytes
 
     def _push(self, data: bytes, fds: Sequence[int]) -> None:
         if self._is_draining:
@@ -114,6 +121,9 @@ class Connection:
                 self._unsent[0] = (data[sent:], ())
                 break
             self._unsent.popleft()
+        if not self._unsent and self.when_flushed is not None:
+            call, self.when_flushed = self.when_flushed, None
+            call()
         self._watch()
 
     def _watch(self) -> None:

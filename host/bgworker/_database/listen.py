@@ -116,7 +116,10 @@ class Listener:
         if not new and not old:
             return
         self._is_busy = True
-        statements = [b"LISTEN " + self._session.identifier(channel) for channel in new]
+        # A database without an encoding takes any bytes as payload, and the server would end our connection over
+        # one that it cannot convert; as they are, what is no UTF-8 becomes replacement characters here.
+        statements = [b"SET client_encoding TO 'SQL_ASCII'"] if self._session.parameter(b"server_encoding") == "SQL_ASCII" else []
+        statements += [b"LISTEN " + self._session.identifier(channel) for channel in new]
         statements += [b"UNLISTEN " + self._session.identifier(channel) for channel in old]
         target = set(self._wanted)
 

@@ -243,12 +243,14 @@ class DatabaseProcess:
         self._channel.send({"type": "gap", "database": database, "channels": channels})
 
     def listener_failed(self, database: str, reason: str, delay: float) -> None:
-        """Log it, once for each reason."""
+        """Tell the host, and log it, once for each reason."""
+        name = database or self._direct.get("dbname", "")
+        self._channel.send({"type": "deaf", "database": database, "name": name, "reason": reason})
         if self._last_failures.get(database) != reason:
             self._last_failures[database] = reason
             self.log(
                 "WARNING",
-                f'could not listen for notifications in database "{database or self._direct.get("dbname", "")}": {reason}',
+                f'could not listen for notifications in database "{name}": {reason}',
                 f"It is tried again in {delay:.1f} s, and then less and less often.",
             )
 
@@ -269,7 +271,7 @@ class DatabaseProcess:
         if self._listeners is not None:
             self._listeners.set_possible(phase is Phase.RECOVERY_FINISHED and has_sessions)
             if phase is Phase.CONSISTENT and self._listeners.is_wanted:
-                detail += "; notifications (wake_on) cannot be received from a standby"
+                detail += "; wake_on cannot work here, LISTEN needs a primary"
         if self._openings is not None:
             if phase in (Phase.CONSISTENT, Phase.RECOVERY_FINISHED):
                 elsewhere = {"dbname": _MAINTENANCE_DATABASE} if self._server is not None else {}

@@ -157,6 +157,11 @@ class Session:
         """Return the text quoted as an identifier for this connection."""
         return pq.Escaping(self._connection).escape_identifier(text.encode())
 
+    def parameter(self, name: bytes) -> str:
+        """Return what the server has reported of itself by this name, "" for nothing."""
+        assert self._connection is not None
+        return _text(self._connection.parameter_status(name) or b"")
+
     def query(self, sql: bytes, done: Callable[[Outcome], None], timeout: float = STATEMENT_TIMEOUT) -> None:
         """Run statements and call back with the outcome; a connection that breaks meanwhile calls ``session_lost`` instead."""
         assert self._connection is not None

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bgworker._control.connection import Connection
@@ -59,6 +59,10 @@ class WorkerProcess:
     last_words: str = ""
     #: The process as one who asks; set once it is born.
     caller: Caller | None = None
+    #: The database that it says it is connected to; empty for the configured one, and until it has said so.
+    database: str = ""
+    #: Channels of notifications that were not queued for it, because it does not read its channel.
+    missed: set[str] = field(default_factory=set)
 
     def close_child_fds(self) -> None:
         for fd in self.child_fds:

@@ -39,7 +39,7 @@ class DatabaseWatch:
         max_connections: What an embedded PostgreSQL must be able to take.
         fds: Lifeline and lock.
         on_change: Called when the phase or its detail has changed.
-        on_notify: Called with notifications and gaps.
+        on_notify: Called with notifications, gaps, and databases in which nothing is heard.
         log: Writes a log line.
     """
 
@@ -69,7 +69,10 @@ class DatabaseWatch:
         self._direct_conninfo = ""
         self._is_pooled = False
         self.postgres_pid: int | None = None
-        self._channels: list[str] = []
+        #: Channels by database, as they were wanted last; the empty name is the database that the URL itself names.
+        self._channels: dict[str, list[str]] = {}
+        #: Why nothing is heard, by database, in words.
+        self._deaf: dict[str, str] = {}
         self._is_stopping = False
         self._is_immediate = False
         self._is_postgres_told = False
@@ -96,7 +99,8 @@ class DatabaseWatch:
 
     def view(self) -> dict[str, Any]:
         """Return what status shows; there is no password in it."""
-        return {"kind": self.kind, "phase": self._phase_name, "detail": self.detail, "url": self._url}
+        detail = "; ".join([*([self.detail] if self.detail else []), *self._deaf.values()])
+        return {"kind": self.kind, "phase": self._phase_name, "detail": detail, "url": self._url}
 
     def for_worker(self) -> dict[str, Any]:
         """Return what a database worker needs in order to connect."""
@@ -108,10 +112,11 @@ class DatabaseWatch:
             "is_pooled": self._is_pooled,
         }
 
-    def listen(self, channels: list[str]) -> None:
-        """Say on which channels notifications are wanted; replaces what was wanted before."""
+    def listen(self, channels: dict[str, list[str]]) -> None:
+        """Say on which channels of which databases notifications are wanted; replaces what was wanted before."""
         if channels != self._channels:
             self._channels = channels
+            self._deaf = {database: reason for database, reason in self._deaf.items() if database in channels}
             self._send_channels()
 
     def stop(self, mode: str) -> None:
@@ -154,8 +159,7 @@ class DatabaseWatch:
         self.openings.ask_again()
 
     def _send_channels(self) -> None:
-        # The empty name is the database that the URL itself names.
-        self.process.send({"type": "listen", "channels": {"": self._channels} if self._channels else {}})
+        self.process.send({"type": "listen", "channels": self._channels})
 
     def _says(self, message: Message) -> None:
         match message["type"]:
@@ -176,11 +180,21 @@ class DatabaseWatch:
                 self._log(message["level"], message["message"], message.get("detail", ""), message.get("hint", ""))
             case "database_opened":
                 self.openings.answered(message)
-            case "notify" | "gap":
+            case "notify":
+                self._on_notify(message)
+            case "gap":
+                self._deaf.pop(message["database"], None)
+                self._on_notify(message)
+            case "deaf":
+                if message["database"] in self._channels:
+                    words = f'wake_on is not heard in database "{message["name"]}": {message["reason"]}'
+                    self._deaf[message["database"]] = words
                 self._on_notify(message)
 
     def _exited(self, status: int | None) -> None:
         # PostgreSQL goes on; so do the workers. The phase stays what it was last known to be.
+        self._deaf.clear()
+        self._on_notify({"type": "deaf", "database": None})
         if self.process.is_wanted and status is not None:
             self._log(
                 "WARNING",

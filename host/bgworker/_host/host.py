@@ -36,6 +36,7 @@ from bgworker._host.news import News
 from bgworker._host.output import Output
 from bgworker._host.status import Finished, slot_view, timestamp
 from bgworker._host.waits import Waits, slot_record
+from bgworker._host.wake_on import WakeUps
 from bgworker._loop import Loop
 from bgworker._process import reap
 from bgworker._process.lifeline import Lifeline
@@ -134,6 +135,7 @@ class Host:
             self.output.loader_fds,
         )
         self.births = Births(self.loop, self._loaders.send, self._worker_born, self._birth_failed, self._worker_says)
+        self._wake_ups = WakeUps(self.machine.slots, self.births.by_pid)
         self.database: DatabaseWatch | None = None
         if configuration.database is not None:
             self.database = DatabaseWatch(
@@ -451,6 +453,7 @@ class Host:
             process.close_log_fds()
             return
         worker = slot.worker
+        self._wake_ups.changed()
         self.output.attach(process, worker, is_static=slot.origin is not Origin.DYNAMIC)
         process.connection.send(self._assignment(slot, worker))
 
@@ -491,6 +494,9 @@ class Host:
             self.apply(self.machine.waits(*process.life, reason, now))
         elif kind == "exiting":
             process.last_words = str(message.get("error", ""))
+        elif kind == "connected":
+            if self._wake_ups.connected(process, message.get("database")):
+                self._update_channels()
         elif process.caller is not None:
             requests.serve(self, process.caller, message)
 
@@ -498,6 +504,9 @@ class Host:
         if process.caller is not None:
             self._forget_caller(process.caller)
         self.output.ended(process, status)
+        self._wake_ups.changed()
+        if process.database:
+            self._update_channels()
         self.apply(self.machine.exited(*process.life, status, now, process.last_words))
 
     # -- clients --------------------------------------------------------------------
@@ -621,10 +630,10 @@ class Host:
     # -- database -------------------------------------------------------------------
 
     def _update_channels(self) -> None:
-        """Have the database process listen on every channel that a registered worker names, and on no other."""
+        """Have the database process listen where registered workers want to be woken, and nowhere else."""
+        self._wake_ups.changed()
         if self.database is not None:
-            in_use = (slot.worker for slot in self.machine.slots if slot.worker is not None)
-            self.database.listen(sorted({channel for worker in in_use for channel in worker.wake_on}))
+            self.database.listen(self._wake_ups.wanted())
 
     def _database_changed(self) -> None:
         assert self.database is not None
@@ -633,17 +642,14 @@ class Host:
         self._tell_state()
 
     def _database_notifies(self, message: Message) -> None:
-        """Hand a notification, or the news of a gap, to every worker that asked for its channel."""
-        channels = {message["channel"]} if message["type"] == "notify" else set(message["channels"])
-        for process in self.births.by_pid.values():
-            worker = self.machine.slots[process.life.slotno].worker
-            if worker is None or process.connection is None or not channels & set(worker.wake_on):
-                continue
-            wanted = sorted(channels & set(worker.wake_on))
-            if message["type"] == "notify":
-                process.connection.send({"type": "notify", "channel": message["channel"], "payload": message["payload"]})
-            else:
-                process.connection.send({"type": "gap", "channels": wanted})
+        """Take what the database process hears, or that it hears nothing."""
+        match message["type"]:
+            case "notify":
+                self._wake_ups.notified(message["database"], message["channel"], message["payload"])
+            case "gap":
+                self._wake_ups.heard_again(message["database"], message["channels"])
+            case "deaf":
+                self._wake_ups.deaf(message["database"])
 
 
 def _is_dead_terminal(fd: int) -> bool:

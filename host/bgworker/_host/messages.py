@@ -31,8 +31,9 @@ _SHAPES: Final[dict[str, dict[str, Any]]] = {
         "phase": str, "detail": str, "url": _TEXT_OR_NONE, "conninfo": _TEXT_OR_NONE, "direct_conninfo": str, "is_pooled": bool,
     },
     "log": {"level": str, "message": str},
-    "notify": {"channel": str, "payload": str},
-    "gap": {"channels": list},
+    "notify": {"database": str, "channel": str, "payload": str},
+    "gap": {"database": str, "channels": list},
+    "deaf": {"database": str, "name": str, "reason": str},
     "database_opened": {"id": int, "error": str, "sqlstate": str, "detail": str, "hint": str},
     "stopped": {},
     # collector

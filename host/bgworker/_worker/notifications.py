@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, NamedTuple
 
-#: What is kept; at a kilobyte each, ten megabytes.
+#: What is kept: so many notifications, and so many characters of payload.
 MAX_PENDING: Final = 10_000
+MAX_PENDING_PAYLOAD: Final = 8_000_000
 
 
 class Notification(NamedTuple):
@@ -30,10 +31,13 @@ class Pending:
     def __init__(self) -> None:
         self._notifications: deque[Notification] = deque()
         self._missed: dict[str, None] = {}
+        self._payload_length = 0
 
     def add(self, channel: str, payload: str) -> None:
         """Keep one notification."""
-        if len(self._notifications) < MAX_PENDING:
+        # Once something is missed, what comes later is, too: a note in the wrong place would promise too much.
+        if not self._missed and len(self._notifications) < MAX_PENDING and self._payload_length < MAX_PENDING_PAYLOAD:
+            self._payload_length += len(payload)
             self._notifications.append(Notification(channel, payload))
         else:
             self._missed[channel] = None
@@ -53,5 +57,6 @@ class Pending:
         while self._notifications:
             taken.append(self._notifications.popleft())
         missed, self._missed = self._missed, {}
+        self._payload_length = 0
         taken.extend(Notification(channel, "", may_have_missed=True) for channel in missed)
         return taken

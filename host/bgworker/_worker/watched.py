@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict
 
 from bgworker._worker.interrupts import Ending
 from bgworker._worker.listening import ending_of_listener
@@ -55,6 +56,15 @@ class WatchedConnection:
         self._runtime = runtime
         self.add_notify_handler(lambda notify: self._notified(notify.channel))
         self.add_notice_handler(self._noticed)
+        # Where wake_on is listened for depends on it. A worker without a host tells nobody.
+        runtime.channel.send({"type": "connected", "database": self._database_name(runtime)})
+
+    def _database_name(self, runtime: Runtime) -> str:
+        """Return the database's name; the empty one for the configured database, as the host has it."""
+        name = self.pgconn.db.decode("utf-8", "replace")
+        assert runtime.database is not None
+        configured = conninfo_to_dict(runtime.database.conninfo)
+        return "" if name == configured.get("dbname", configured.get("user")) else name
 
     # -- what arrives unasked ------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from psycopg import sql
 from tests.integration.database.driving import FakeHost, Server, wait_until
@@ -138,3 +139,56 @@ def test_burst_of_notifications_is_complete(make_host: Callable[..., FakeHost], 
         connection.execute("SELECT count(pg_notify('a', n::text)) FROM generate_series(1, 5000) n")
     host.received("notify", payload="5000")
     assert [int(m["payload"]) for m in host.messages("notify")] == list(range(1, 5001))
+
+
+def test_standby_says_that_it_cannot_listen(host: FakeHost, shared_server: Server, open_directory: Path) -> None:
+    """C27: on a standby the phase's detail says why wake_on is deaf; after the promotion the channels are heard, after a gap."""
+    standby = Server(open_directory / "standby")
+    standby.directory.mkdir()
+    standby.base_backup(shared_server)
+    standby.start()
+    try:
+        host.external(standby.url)
+        host.phase("consistent")
+        assert "wake_on" not in host.messages("phase")[-1]["detail"]
+        host.send(type="listen", channels={"": ["a"]})
+        host.phase("consistent", containing="wake_on cannot work here, LISTEN needs a primary")
+        with standby.connect() as connection:
+            connection.execute("SELECT pg_promote(wait => false)")
+        host.received("gap", database="")
+        notify_at(standby, "promoted")
+        host.received("notify", payload="promoted")
+        assert "wake_on" not in host.messages("phase")[-1]["detail"]
+        assert host.messages("log") == []
+    finally:
+        standby.stop()
+
+
+def notify_at(server: Server, payload: str) -> None:
+    """Notify on channel "a" of a server."""
+    with server.connect() as connection:
+        connection.execute("SELECT pg_notify('a', %s)", (payload,))
+
+
+def test_payload_that_is_no_utf8(host: FakeHost, shared_server: Server) -> None:
+    """C26 C27: of a database without an encoding any bytes arrive; what is no UTF-8 becomes replacement characters."""
+    with shared_server.connect() as connection:
+        connection.execute("CREATE DATABASE bytes ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE 'C'")
+    host.external(shared_server.url)
+    host.send(type="listen", channels={"bytes": ["a"]})
+    host.received("gap", database="bytes")
+    with shared_server.connect(dbname="bytes", client_encoding="SQL_ASCII") as connection:
+        connection.execute("NOTIFY a, E'\\xff\\xfe'")
+    assert host.received("notify", database="bytes")["payload"] == "\ufffd\ufffd"
+
+
+def test_database_without_a_listener_is_named_to_the_host(host: FakeHost, shared_server: Server) -> None:
+    """C27: the host is told where nothing is heard and why, at each try; the log says it once."""
+    host.external(shared_server.url)
+    host.phase("recovery_finished")
+    host.send(type="listen", channels={"nowhere": ["a"]})
+    message = host.received("deaf")
+    assert (message["database"], message["name"]) == ("nowhere", "nowhere")
+    assert 'database "nowhere" does not exist' in message["reason"]
+    wait_until(lambda: host.read(0.1) is not None and len(host.messages("deaf")) > 1, "another try")
+    assert len(host.messages("log")) == 1

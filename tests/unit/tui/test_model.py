@@ -160,6 +160,7 @@ def test_finished_workers(make_status: Any, make_exit: Any, now: float) -> None:
     [
         (None, "none", False),
         ({"kind": "embedded", "phase": "recovery_finished", "detail": ""}, "embedded, read-write", False),
+        ({"kind": "embedded", "phase": "recovery_finished", "detail": "deaf"}, "embedded, read-write: deaf", False),
         ({"kind": "external", "phase": "consistent", "detail": "a standby"}, "external, read-only: a standby", False),
         ({"kind": "external", "phase": "unreachable", "detail": "refused"}, "external, unreachable: refused", True),
         ({"kind": "external", "phase": "unreachable", "detail": ""}, "external, unreachable: it does not answer", True),
