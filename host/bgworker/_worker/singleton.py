@@ -43,14 +43,14 @@ _MAX_HOST_NAME: Final = 31
 CLIENT_SETTINGS: Final = {
     "keepalives": 1, "keepalives_idle": 4, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000,
 }  # fmt: skip
-#: The server's side: a lost machine's lock is free within twenty seconds, also in the middle of a query.
+#: The server's side: a lost machine's lock is free within twenty seconds, a few more in the middle of a query.
 #: Where the server does not know a setting, or cannot do it, it goes without.
 SERVER_SETTINGS: Final = {
     "tcp_keepalives_idle": "8",
     "tcp_keepalives_interval": "4",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "20000",
-    "client_connection_check_interval": "10000",
+    "client_connection_check_interval": "4000",
     "idle_session_timeout": "0",
 }
 #: Would cut the wait short; what is configured counts again for the function.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from bgworker._control.protocol import Message
 from bgworker._spec import DATABASE_WORKER_FLAGS
 from bgworker._worker import singleton
 
+DOCUMENT = Path(__file__).parents[3] / "docs" / "singleton.md"
 WAITING = "SELECT count(*) = %s FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND wait_event = 'advisory'"
 HOLDER = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
 FORMULA = "SELECT ('x' || left(encode(sha256(convert_to('bgworker singleton ' || %s, 'UTF8')), 'hex'), 16))::bit(64)::bigint"
@@ -132,6 +134,9 @@ def test_lock_key_is_the_documented_one(bear: Any, server: Server) -> None:
         assert server.value(FORMULA, name) == singleton.lock_key(name)
     expect_started(bear())
     assert server.value("SELECT pg_try_advisory_lock(%s)", singleton.lock_key("tested")) is False
+    query = re.search(r"```sql\n(.*?);\n```", DOCUMENT.read_text(), re.DOTALL)
+    assert query is not None
+    assert server.value(query[1].replace("invoices", "tested")) == server.value(HOLDER)
 
 
 def test_wait_is_asked_anew(monkeypatch: pytest.MonkeyPatch, bear: Any, server: Server, database: dict[str, Any]) -> None:
