@@ -290,15 +290,10 @@ class AsyncWorkerConnection(WatchedConnection, psycopg.AsyncConnection[Any]):
 
     _cursors: type[psycopg.AsyncCursor[Any]]
     _loop: asyncio.AbstractEventLoop
-    _opener: WorkerConnection | None = None
     #: A duplicate of the socket; -1 while there is none.
     _idle_fd: int = -1
     _is_watched: bool = False
     _is_watch_due: bool = False
-
-    def keep(self, opener: WorkerConnection) -> None:
-        """Hold on to the connection that opened this session: psycopg complains of one that is dropped while open."""
-        self._opener = opener
 
     def adopt(self, runtime: Runtime) -> None:
         """Become the worker's connection."""

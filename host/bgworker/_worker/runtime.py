@@ -86,6 +86,8 @@ class Runtime:
     async_connection: AsyncWorkerConnection | None = None
     #: A singleton worker's connection is open before its function runs; true until the function has asked for it.
     has_unclaimed_connection: bool = False
+    #: Opened that connection, if the worker is async.
+    opener: WorkerConnection | None = None
     #: The open ``spi.transaction()``, or None.
     transaction: object | None = None
     #: What an async worker adds to its event loop; None in a blocking one.

@@ -198,9 +198,9 @@ async def become_async(runtime: Runtime) -> None:
     assert session is not None
     connection = AsyncWorkerConnection(session.pgconn)
     connection._autocommit = True  # set_autocommit() would need the event loop, and does no more on a fresh session
-    connection.keep(session)
     connection.adopt(runtime)
     runtime.connection, runtime.async_connection = None, connection
+    runtime.opener = session  # kept, because psycopg complains of a connection that is dropped while it is open
 
 
 def claim(runtime: Runtime, wanted: Plan, session: WorkerConnection | AsyncWorkerConnection) -> None:
