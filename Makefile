@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 PROJECTS := pyproject.toml plugins/worker_spi/pyproject.toml plugins/notify_demo/pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow soak check fix build clean
+.PHONY: help setup run test test-slow soak bench-quick check fix build clean
 
 help: ## what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test-slow: $(STAMP) ## the rest: cases that need minutes or privileges
 
 soak: $(STAMP) ## random faults against a running host: make soak MINUTES=30 SEED=1
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED))
+
+bench-quick: $(STAMP) ## what bgworker adds to psycopg, measured for some seconds; see docs/performance.md
+	@$(BIN)/python -m benchmarks.notify --quick
 
 check: $(STAMP) ## ruff format and lint, mypy strict
 	@$(BIN)/ruff format --check .

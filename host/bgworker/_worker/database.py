@@ -40,6 +40,8 @@ CANCEL_TIMEOUT: Final = 2.0
 #: After SIGTERM, how long to wait for the cancelled query's answer before the connection is given up.
 #: Below the default stop_timeout (5 s), so that the exit is the worker's own.
 GIVE_UP_TIMEOUT: Final = 2.0
+#: How long a query is waited for before the wakeup descriptor is armed, in milliseconds: see _QueryWait._sleep().
+_UNARMED: Final = 5.0
 #: For psycopg's asynchronous waits, which want a period: long enough to be none.
 _NO_INTERVAL: Final = 86_400.0
 
@@ -66,10 +68,12 @@ class WorkerConnection(WatchedConnection, psycopg.Connection[Any]):
     """The one connection of a blocking worker."""
 
     _cursors: type[psycopg.Cursor[Any]]
+    _query_wait: _QueryWait
 
     def adopt(self, runtime: Runtime) -> None:
         """Become the worker's connection; until then every wait is psycopg's."""
         self._watch_for(runtime)
+        self._query_wait = _QueryWait(self, runtime)
         self.cursor_factory = WorkerCursor
 
     @property
@@ -132,7 +136,7 @@ class WorkerConnection(WatchedConnection, psycopg.Connection[Any]):
         interrupts.deferred += 1
         interrupts.running_queries += 1
         try:
-            result = _QueryWait(self, self._runtime, interval, timeout).drive(gen)
+            result = self._query_wait.drive(gen, interval, timeout)
         except psycopg.Error as error:
             self.note_loss(error)
             if interrupts.is_due and not interrupts.is_delivered:
@@ -151,21 +155,39 @@ class WorkerConnection(WatchedConnection, psycopg.Connection[Any]):
 
 
 class _QueryWait:
-    """One wait for the server, cut short by signals and by the host's death."""
+    """The waits of one connection for the server, cut short by signals and by the host's death.
 
-    def __init__(self, connection: WorkerConnection, runtime: Runtime, interval: float | None, timeout: float | None) -> None:
+    One object and one poll() for all of them: a transaction waits three times, and what is set up
+    anew for each wait is paid for three times. Never entered twice: the connection's lock is held.
+    """
+
+    def __init__(self, connection: WorkerConnection, runtime: Runtime) -> None:
         self._connection = connection
         self._runtime = runtime
-        self._interval = interval
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._interrupts = runtime.interrupts
+        self._interval: float | None = None
+        self._deadline: float | None = None
         self._give_up_at: float | None = None
         self._is_cancelled = False
-        self._poller: select.poll | None = None
-        self._socket = -1
+        self._is_armed = False
+        self._socket = connection.pgconn.socket
+        #: What the socket is watched for, as psycopg's Wait bits.
         self._state = 0
+        self._channel_fd = -1
+        self._poller = select.poll()
+        self._poller.register(runtime.latch.read_fd, select.POLLIN)
+        if runtime.lifeline_fd >= 0:
+            self._poller.register(runtime.lifeline_fd, select.POLLIN)
 
-    def drive(self, gen: PQGen[RV]) -> RV:
+    def drive(self, gen: PQGen[RV], interval: float | None, timeout: float | None) -> RV:
         """Resume the generator whenever the server has something for it, until it returns."""
+        self._interval, self._give_up_at, self._is_cancelled = interval, None, False
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._is_armed = False
+        if interval is not None or timeout is not None:
+            self._arm()
+        if self._channel_fd != self._runtime.channel.fileno():
+            self._watch_channel()
         try:
             state = next(gen)
             while True:
@@ -183,38 +205,53 @@ class _QueryWait:
             return result
 
     def _sleep(self, state: int) -> int:
-        """Return psycopg's Ready bits; 0 when only the interval has passed."""
-        poller = self._watch(state)
+        """Return psycopg's Ready bits; 0 when only the interval has passed.
+
+        The wakeup descriptor is armed when the answer does not come at once: arming costs as much
+        as all the rest, three times in a transaction. It is armed from earlier waits unless a
+        library has taken it; then a signal that arrives right before poll() waits for 5 ms at most.
+        """
+        if state != self._state:
+            self._state = state
+            # Wait.R is 1 and Wait.W is 2, in every release of psycopg 3.
+            self._poller.register(self._socket, (select.POLLIN if state & 1 else 0) | (select.POLLOUT if state & 2 else 0))
+        interrupts = self._interrupts
         while True:
-            self._cancel_if_asked()
-            now = time.monotonic()
-            ends = [at for at in (self._deadline, self._give_up_at, self._interval and now + self._interval) if at is not None]
+            if interrupts.ending is not None or interrupts.is_cancel_pending:
+                self._cancel_if_asked()
             ready = 0
-            for fd, bits in poller.poll(max(min(ends) - now, 0) * 1000 if ends else None):
+            for fd, bits in self._poller.poll(self._time_left() if self._is_armed else _UNARMED):
                 ready |= self._ready(fd, bits)
             if ready:
                 return ready
+            if not self._is_armed:
+                self._arm()
+                continue
             now = time.monotonic()
             if self._give_up_at is not None and now >= self._give_up_at:
                 self._give_up()
             if self._interval is not None or (self._deadline is not None and now >= self._deadline):
                 return 0
 
-    def _watch(self, state: int) -> select.poll:
-        if self._poller is None:
-            runtime = self._runtime
-            self._poller = select.poll()
-            self._socket = self._connection.pgconn.socket
-            runtime.latch.arm()
-            self._poller.register(runtime.latch.read_fd, select.POLLIN)
-            for fd in (runtime.lifeline_fd, runtime.channel.fileno()):
-                if fd >= 0:
-                    self._poller.register(fd, select.POLLIN)
-        if state != self._state:
-            self._state = state
-            # Wait.R is 1 and Wait.W is 2, in every release of psycopg 3.
-            self._poller.register(self._socket, (select.POLLIN if state & 1 else 0) | (select.POLLOUT if state & 2 else 0))
-        return self._poller
+    def _arm(self) -> None:
+        self._is_armed = True
+        self._runtime.latch.arm()
+
+    def _time_left(self) -> float | None:
+        """Return milliseconds, None for no end."""
+        if self._interval is None and self._deadline is None and self._give_up_at is None:
+            return None
+        now = time.monotonic()
+        ends = (self._deadline, self._give_up_at, None if self._interval is None else now + self._interval)
+        return max(min(end for end in ends if end is not None) - now, 0) * 1000
+
+    def _watch_channel(self) -> None:
+        """Watch the channel as it is now; its connection ends with the host, and its number may be somebody else's then."""
+        if self._channel_fd >= 0:
+            self._poller.unregister(self._channel_fd)
+        self._channel_fd = self._runtime.channel.fileno()
+        if self._channel_fd >= 0:
+            self._poller.register(self._channel_fd, select.POLLIN)
 
     def _ready(self, fd: int, bits: int) -> int:
         runtime = self._runtime
@@ -229,8 +266,8 @@ class _QueryWait:
         else:
             # Read even now, so that the host need not keep a long queue for a long query.
             runtime.channel.receive()
-            if runtime.channel.fileno() < 0 and self._poller is not None:
-                self._poller.unregister(fd)
+            if runtime.channel.fileno() < 0:
+                self._watch_channel()
         return 0
 
     def _cancel_if_asked(self) -> None:

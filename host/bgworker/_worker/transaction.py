@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bgworker._worker.refusals import UsageError
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from bgworker._worker.database import AsyncWorkerConnection, WorkerConnection
     from bgworker._worker.runtime import Runtime
+
+#: libpq's PQTRANS_INERROR; psycopg's own name for it cannot be imported before the first connection.
+_INERROR: Final = 3
 
 
 def connection_of(runtime: Runtime) -> WorkerConnection:
@@ -68,12 +71,14 @@ def swallowed_failure(connection: WorkerConnection | AsyncWorkerConnection) -> E
 
     The server would answer its COMMIT with ROLLBACK and no error, and the work would be gone without a word.
     """
-    from psycopg import errors, pq
-
     if connection.is_lost:  # psycopg ends such a block without a word
+        from psycopg import errors
+
         return errors.OperationalError("the transaction was not committed: the connection was lost")
-    if connection.pgconn.transaction_status != pq.TransactionStatus.INERROR:
+    if connection.pgconn.transaction_status != _INERROR:
         return None
+    from psycopg import errors
+
     return errors.InFailedSqlTransaction("the transaction was rolled back: a statement in it failed, and its error was swallowed")
 
 

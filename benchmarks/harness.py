@@ -1,0 +1,150 @@
+"""What the benchmarks share: a host to measure, peers that are told what to do, figures, and how they are printed.
+
+A benchmark compares two ways of doing one thing, in alternating rounds of one run, because
+figures of two runs on a shared machine say more about the machine than about the ways.
+Nothing here is imported by the package or its tests; no test asserts a time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import socket
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import psycopg
+
+from bgworker.testing import RunningHost
+
+ROOT: Final = Path(__file__).parent.parent
+#: Longest wait for any answer, in seconds.
+DEADLINE: Final = 120.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """One thing measured in both ways."""
+
+    name: str
+    #: What the figures count: "us" (less is better) or "per s" (more is better).
+    unit: str
+    ours: float
+    psycopg: float
+    #: The 99th percentiles; None for a rate.
+    ours_p99: float | None = None
+    psycopg_p99: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        """Ours divided by psycopg's."""
+        return self.ours / self.psycopg
+
+
+def latencies(name: str, ours: Sequence[float], theirs: Sequence[float]) -> Result:
+    """Return medians and 99th percentiles of nanoseconds, as microseconds."""
+    medians = [statistics.median(values) / 1000 for values in (ours, theirs)]
+    last = [statistics.quantiles(values, n=100)[98] / 1000 for values in (ours, theirs)]
+    return Result(name, "us", medians[0], medians[1], last[0], last[1])
+
+
+def rates(name: str, ours: Sequence[float], theirs: Sequence[float]) -> Result:
+    """Return the medians of rounds."""
+    return Result(name, "per s", statistics.median(ours), statistics.median(theirs))
+
+
+class Peer:
+    """A process that measures on command: one JSON line for each order and each answer."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._lines = connection.makefile("rb")
+
+    @classmethod
+    def call(cls, path: str) -> Self:
+        """Connect to the benchmark, from the process that is to be measured."""
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(path)
+        return cls(connection)
+
+    def tell(self, **order: Any) -> None:
+        """Send one line."""
+        self._connection.sendall(json.dumps(order).encode() + b"\n")
+
+    def hear(self) -> dict[str, Any] | None:
+        """Return the next line; None when the other side has gone."""
+        line = self._lines.readline()
+        answer: dict[str, Any] | None = json.loads(line) if line else None
+        return answer
+
+
+class Switchboard:
+    """Where peers call."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(path)
+        self._socket.listen()
+        self._socket.settimeout(DEADLINE)
+        self._peers: dict[str, Peer] = {}
+
+    def peer(self, name: str) -> Peer:
+        """Return the peer that introduces itself with this name."""
+        while name not in self._peers:
+            connection, _address = self._socket.accept()
+            connection.settimeout(DEADLINE)
+            peer = Peer(connection)
+            self._peers[(peer.hear() or {})["name"]] = peer
+        return self._peers[name]
+
+
+@contextmanager
+def embedded_host(configuration: str) -> Iterator[RunningHost]:
+    """Run a host with an embedded PostgreSQL as its users get it, fsync included, in a directory that is removed afterwards."""
+    directory = tempfile.mkdtemp(prefix="bgworker-bench-")
+    os.chmod(directory, 0o711)  # PostgreSQL's own user must be able to pass
+    host = RunningHost(Path(directory), configuration.format(root=ROOT, directory=directory))
+    try:
+        yield host
+    finally:
+        host.close()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def machine(url: str) -> dict[str, Any]:
+    """Return what the figures depend on."""
+    names = [
+        line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+    ]
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT current_setting('server_version'), current_setting('fsync')").fetchone()
+    assert row is not None
+    return {
+        "processor": names[0] if names else platform.machine(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "postgresql": row[0].split()[0],
+        "fsync": row[1],
+        "psycopg": f"{psycopg.__version__} ({psycopg.pq.__impl__})",
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def report(machine_facts: dict[str, Any], results: Sequence[Result], *, as_json: bool) -> str:
+    """Return a table, or JSON."""
+    if as_json:
+        return json.dumps({"machine": machine_facts, "results": [{**asdict(r), "ratio": r.ratio} for r in results]}, indent=1)
+    lines = [", ".join(f"{key} {value}" for key, value in machine_facts.items()), ""]
+    lines.append(f"{'':44} {'':6} {'bgworker':>9} {'psycopg':>9} {'ratio':>6}   {'p99':>9} {'p99':>9}")
+    for r in results:
+        tail = "" if r.ours_p99 is None else f"   {r.ours_p99:9.0f} {r.psycopg_p99 or 0:9.0f}"
+        lines.append(f"{r.name:44} {r.unit:6} {r.ours:9.0f} {r.psycopg:9.0f} {r.ratio:6.2f}{tail}")
+    return "\n".join(lines)
