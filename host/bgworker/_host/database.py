@@ -21,6 +21,9 @@ from bgworker._host.openings import Openings
 from bgworker._loop import Loop
 from bgworker._process import reap
 
+#: How long PostgreSQL gets for each kind of shutdown, in seconds. Fast: it writes a checkpoint, which takes as long as
+#: the disk does; pg_ctl waits as long (its -t). Immediate: its own limit until it kills its children (SIGKILL_CHILDREN_AFTER_SECS).
+_STOP_TIMEOUTS: Final = {"fast": 60.0, "immediate": 5.0}
 _PHASES: Final = {
     "starting": Phase.STARTING,
     "unreachable": Phase.STARTING,
@@ -75,6 +78,10 @@ class DatabaseWatch:
         self._deaf: dict[str, str] = {}
         self._is_stopping = False
         self._is_immediate = False
+        #: Monotonic time at which PostgreSQL's shutdown is cut short.
+        self.stop_by = 0.0
+        #: What the log has been told of the shutdown.
+        self._last_said = ""
         self._is_postgres_told = False
         self.process = HelperProcess(
             loop,
@@ -119,15 +126,42 @@ class DatabaseWatch:
             self._deaf = {database: reason for database, reason in self._deaf.items() if database in channels}
             self._send_channels()
 
-    def stop(self, mode: str) -> None:
-        """Shut an embedded PostgreSQL down, and the database process after it."""
-        if self._is_stopping and mode == "fast":
+    def stop(self, mode: str, now: float) -> None:
+        """Shut an embedded PostgreSQL down ("fast" or "immediate"), and the database process after it."""
+        if self._is_stopping and (mode == "fast" or self._is_immediate):
             return
         self._is_stopping = True
         self._is_immediate = mode == "immediate"
         self.openings.refuse_all("the host is shutting down")
+        self._is_postgres_told = False
+        self.stop_by = now + _STOP_TIMEOUTS[mode]
+        if self.postgres_pid is not None:
+            self._phase_name = "unreachable"
+            self.detail = f"PostgreSQL (PID {self.postgres_pid}) is shutting down"
         self.process.is_wanted = False
         self.process.send({"type": "stop", "mode": mode})
+
+    def is_given_time(self, now: float) -> bool:
+        """Whether a PostgreSQL that still runs, longer than the other helpers may, is waited for; says so in the log."""
+        if now < self.stop_by:
+            self._say(
+                "LOG",
+                f"waiting for PostgreSQL (PID {self.postgres_pid}) to shut down",
+                f"It writes what it has in memory to disk, and gets {self.stop_by - now:.0f} s more.",
+                "A second SIGTERM ends it at once; the next start then begins with a recovery.",
+            )
+            return True
+        self._say(
+            "WARNING",
+            f"PostgreSQL (PID {self.postgres_pid}) has not shut down in time; ending it at once",
+            "The next start begins with a recovery, which brings back everything that was committed.",
+        )
+        return False
+
+    def _say(self, level: str, message: str, detail: str, hint: str = "") -> None:
+        if message != self._last_said:
+            self._last_said = message
+            self._log(level, message, detail, hint)
 
     def ensure_stop(self) -> None:
         """Shut PostgreSQL down by signal when the database process, whose work that is, is not there to do it."""
@@ -166,8 +200,8 @@ class DatabaseWatch:
             case "postgres":
                 self.postgres_pid = message["pid"]
             case "phase":
-                if message["phase"] not in _PHASES:
-                    return
+                if message["phase"] not in _PHASES or self._is_stopping:
+                    return  # what it was before the stop is no news any more
                 self._phase_name = message["phase"]
                 self.phase = _PHASES[message["phase"]]
                 self.detail = message["detail"]

@@ -243,7 +243,10 @@ class Host:
         self.apply(self.machine.begin_shutdown(mode, time.monotonic()))
         self._loaders.cancel_reload(RegistrationError("could not reload: the host is shutting down"))
         if mode is ShutdownMode.IMMEDIATE and self.database is not None:
-            self.database.stop("immediate")
+            self.database.stop("immediate", time.monotonic())
+            if self._stop_helpers_by is not None:
+                # A fast shutdown waits for PostgreSQL already; it waits no longer than an immediate one now.
+                self._stop_helpers_by = min(self._stop_helpers_by, time.monotonic() + _HELPER_STOP_TIMEOUT)
         self._tell_state()
 
     # -- the loop -------------------------------------------------------------------
@@ -348,18 +351,23 @@ class Host:
             self._stop_helpers_by = now + _HELPER_STOP_TIMEOUT
             self._loaders.stop()
             if self.database is not None:
-                self.database.stop("immediate" if self.machine.shutdown is ShutdownMode.IMMEDIATE else "fast")
+                self.database.stop("immediate" if self.machine.shutdown is ShutdownMode.IMMEDIATE else "fast", now)
         if self.database is not None:
             self.database.ensure_stop()
         others = [h for h in self._helpers() if h is not self.output.collector and h.pid is not None]
         postgres = self.database.postgres_pid if self.database is not None else None
         if now >= self._stop_helpers_by:
             self._stop_helpers_by = now + 1.0
+            if self.database is not None and postgres is not None:
+                if self.database.is_given_time(now):
+                    # With the database process, which waits for it; the other helpers have had theirs.
+                    others = [h for h in others if h is not self.database.process]
+                    self._stop_helpers_by = self.database.stop_by if not others else self._stop_helpers_by
+                else:
+                    reap.signal_child(postgres, signal.SIGQUIT)
             # The collector comes last: what the others have said on their way out is still to be written.
-            for helper in others or [self.output.collector]:
+            for helper in others or ([self.output.collector] if postgres is None else []):
                 helper.kill()
-            if postgres is not None:
-                reap.signal_child(postgres, signal.SIGQUIT)
             return
         if others or postgres is not None:
             return
