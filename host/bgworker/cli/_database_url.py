@@ -1,4 +1,4 @@
-"""Where the database of a host is, for the verbs that talk to it: ``psql``, ``notify``, ``listen``.
+"""Where the database of a host is, for the verbs that talk to it: ``psql``, ``pg``, ``notify``, ``listen``.
 
 An embedded server is known to its running host alone. An external one is known to workers.toml,
 password included, and can be reached while the host is down. The url never gets into a message.
@@ -6,6 +6,7 @@ password included, and can be reached while the host is down. The url never gets
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from bgworker.cli._invocation import Invocation
@@ -57,6 +58,36 @@ def _configured_url(invocation: Invocation, is_direct: bool) -> str | None:
     return str((is_direct and database.direct_url) or database.url)
 
 
+def environment_of(url: str) -> dict[str, str]:
+    """Return this process's environment with the url in libpq's variables, for a program of PostgreSQL.
+
+    Arguments can be read by every user of the machine, the environment only by this one. And an
+    option of the program changes one thing then: with -d it is another database of the same server.
+
+    Raises:
+        HostError: psycopg is missing.
+        ConfigurationError: It cannot be read, or holds a secret for which there is no variable.
+    """
+    from bgworker._database.conninfo import SECRETS, parse
+
+    try:
+        from psycopg import pq
+    except ImportError as error:
+        raise _without_psycopg(error) from None
+    # What libpq cannot read it would quote, password and all.
+    parse(url)
+    # As it is written: a service file is the program's own to read.
+    options = [option for option in pq.Conninfo.parse(url.encode()) if option.val is not None]
+    if others := sorted(SECRETS & {option.keyword.decode() for option in options if not option.envvar}):
+        raise ConfigurationError(
+            f"PostgreSQL's programs cannot be given {' and '.join(others)} of the database url",
+            "It would stand in their arguments, which every user of the machine can read.",
+            "Put it in a service file (~/.pg_service.conf), and service=NAME in the url.",
+        )
+    told = {option.envvar.decode(): option.val.decode() for option in options if option.envvar and option.val is not None}
+    return {**os.environ, **told}
+
+
 def open_connection(url: str) -> psycopg.Connection[Any]:
     """Return an autocommit connection, with the keepalives and timeouts that the host's own connections have.
 
@@ -69,11 +100,7 @@ def open_connection(url: str) -> psycopg.Connection[Any]:
     try:
         import psycopg
     except ImportError as error:
-        raise HostError(
-            "the database cannot be reached without psycopg",
-            f"{type(error).__name__}: {error}.",
-            'Install it with: pip install "bgworker[postgres]"',
-        ) from None
+        raise _without_psycopg(error) from None
     # Read by us, because libpq quotes what it cannot read, and that may be a piece of the password.
     conninfo = keyword_string(with_defaults(parse(url)))
     try:
@@ -110,6 +137,14 @@ def leads_to_transaction_pooler(url: str, connection: psycopg.Connection[Any]) -
     finally:
         if second is not None:
             second.close()
+
+
+def _without_psycopg(error: ImportError) -> HostError:
+    return HostError(
+        "the database cannot be reached without psycopg",
+        f"{type(error).__name__}: {error}.",
+        'Install it with: pip install "bgworker[postgres]"',
+    )
 
 
 def refused(what: str, error: Exception) -> HostError:

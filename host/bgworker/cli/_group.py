@@ -50,6 +50,7 @@ VERBS: Final[dict[str, Verb]] = {
     "signal": Verb(_WORKERS, "act", "signal", "Send a signal to a worker."),
     "wait": Verb(_WORKERS, "wait", "wait", "Wait until a worker has started, or is over."),
     "psql": Verb(_DATABASE, "psql", "psql", "Open psql on the host's database."),
+    "pg": Verb(_DATABASE, "pg", "pg", "Run pg_dump, pg_restore or another of PostgreSQL's programs on it."),
     "notify": Verb(_DATABASE, "notify", "notify", "Send a notification."),
     "listen": Verb(_DATABASE, "notify", "listen", "Print notifications as they come."),
     "check": Verb(_WRITE, "check", "check", "Check workers.toml and the plugins; print what would run."),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from bgworker._config.model import Configuration, DatabaseSettings
-from bgworker.cli import _database_url, psql
+from bgworker.cli import _database_url, _programs, pg, psql
 from bgworker.cli._invocation import Invocation
 from bgworker.errors import ConfigurationError, HostError, HostNotRunning
 
@@ -75,8 +74,8 @@ def test_no_host_and_embedded(no_host: None, configured: Any) -> None:
         _database_url.database_url(Invocation())
 
 
-def test_psql_of_the_newest_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Of several servers in the wheel the newest one's psql is taken; without the wheel PATH's."""
+def test_programs_of_the_newest_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of several servers in the wheel the newest one's programs are taken; without the wheel PATH's."""
     for name in ("pginstall", "pginstall9", "pginstall18"):
         (tmp_path / "wheel" / name / "bin").mkdir(parents=True)
         (tmp_path / "wheel" / name / "bin" / "psql").touch()
@@ -85,13 +84,13 @@ def test_psql_of_the_newest_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         submodule_search_locations = (str(tmp_path / "wheel"),)
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: Spec)
-    assert psql.find_psql().endswith("pginstall18/bin/psql")
+    assert _programs.find_program("psql").endswith("pginstall18/bin/psql")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
-    assert psql.find_psql() == "/usr/bin/psql"
+    assert _programs.find_program("psql") == "/usr/bin/psql"
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(HostError, match="there is no psql"):
-        psql.find_psql()
+        _programs.find_program("psql")
 
 
 def test_psql_gets_the_password_out_of_sight(no_host: None, configured: Any, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
@@ -99,12 +98,12 @@ def test_psql_gets_the_password_out_of_sight(no_host: None, configured: Any, mon
     configured("postgresql://me:se%20cret@server/shop")
     seen: list[Any] = []
     monkeypatch.setattr(os, "execve", lambda *arguments: seen.append(arguments))
-    monkeypatch.setattr(psql, "find_psql", lambda: "/bin/psql")
+    monkeypatch.setattr(psql, "find_program", lambda name: f"/bin/{name}")
     assert run("psql", "-c", "SELECT 1", "-At", "-h", "x")[0] == 0
     program, arguments, environment = seen[0]
     assert program == "/bin/psql"
-    assert arguments[:2] == ["psql", "--dbname"]
-    assert arguments[3:] == ["-c", "SELECT 1", "-At", "-h", "x"]
+    assert arguments == ["/bin/psql", "-c", "SELECT 1", "-At", "-h", "x"]
+    assert (environment["PGHOST"], environment["PGUSER"], environment["PGDATABASE"]) == ("server", "me", "shop")
     assert environment["PGPASSWORD"] == "se cret"
     assert not any("cret" in argument for argument in arguments)
 
@@ -115,7 +114,7 @@ def test_psql_gets_the_password_out_of_sight(no_host: None, configured: Any, mon
         ("postgresql://me:hun/ter2@server/shop", "port is not a number"),
         ("postgresql://me:hun@ter2@server/shop", 'host name contains "@"'),
         ("postgresql://me:hunter2@server/shop?hunter2=1", "cannot be read"),
-        ("postgresql://me@server/shop?sslpassword=hunter2", "psql cannot be given sslpassword"),
+        ("postgresql://me@server/shop?sslpassword=hunter2", "cannot be given sslpassword"),
     ],
 )
 def test_psql_is_not_called_with_a_secret(no_host: None, configured: Any, run: Run, url: str, problem: str) -> None:
@@ -127,10 +126,25 @@ def test_psql_is_not_called_with_a_secret(no_host: None, configured: Any, run: R
     assert "ter2" not in output + errors
 
 
-def test_psql_without_psycopg(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without psycopg only a url that holds no password can be handed to psql."""
-    monkeypatch.setitem(sys.modules, "psycopg.conninfo", None)
-    url = "postgresql://postgres@/postgres?host=%2Frun%2Fpg"
-    assert psql.split_password(url) == (url, "")
-    with pytest.raises(HostError, match="without psycopg"):
-        psql.split_password("postgresql://me:hunter2@/shop?host=%2Frun")
+def test_pg_learns_from_the_environment(no_host: None, configured: Any, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    """Where the server is goes by the environment, a pooler passed by; what stands behind the program's name is the program's."""
+    configured("postgresql://pooler/shop", "postgresql://me:se%20cret@server:6000/shop?sslmode=require")
+    seen: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(pg, "find_program", lambda name: f"/bin/{name}")
+    assert run("pg", "pg_dump", "-Fc", "-D", "x", "--config", "y", "--help")[0] == 0
+    program, arguments, environment = seen[0]
+    assert program == "/bin/pg_dump"
+    assert arguments == ["/bin/pg_dump", "-Fc", "-D", "x", "--config", "y", "--help"]
+    told = {name: environment[name] for name in ("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE", "PGSSLMODE")}
+    assert list(told.values()) == ["server", "6000", "me", "se cret", "shop", "require"]
+
+
+def test_pg_refuses_what_is_no_program(client: Any, configured: Any, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path or a misspelt name is an error that says so; without a name the directory is printed."""
+    assert run("pg", "/bin/true")[0] == 2
+    code, _, errors = run("pg", "pg_dmup")
+    assert code == 1
+    assert "there is no pg_dmup" in errors
+    monkeypatch.setattr(pg, "wheel_directory", lambda: "/wheel/bin")
+    assert run("pg")[:2] == (0, "/wheel/bin\n")

@@ -41,7 +41,9 @@ def test_crash_takes_down_who_shares_a_segment(bench, only) -> None:
     assert told(effects) == [(peer.pid, 3), (never.pid, 3)]
     assert only(effects, Reinitialise) == Reinitialise(2, frozenset({A}))
     line = [log for log in effects if isinstance(log, Log)][1]
-    assert line.message == f'terminating 2 other background workers because of the crash of background worker "A" (PID {crashed_pid})'
+    assert (
+        line.message == f'terminating 2 other background workers because of the crash of background worker "A" (PID {crashed_pid})'
+    )
     assert line.detail == (
         'They share memory that it may have left half-written: segment "a". They are "peer", "never"; '
         "those that restart start again when all of them are gone."
