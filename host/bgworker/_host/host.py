@@ -35,6 +35,7 @@ from bgworker._host.loaders import Loaders
 from bgworker._host.news import News
 from bgworker._host.output import Output
 from bgworker._host.status import Finished, slot_view, timestamp
+from bgworker._host.strays import Strays
 from bgworker._host.waits import Waits, slot_record
 from bgworker._host.wake_on import WakeUps
 from bgworker._loop import Loop
@@ -98,6 +99,7 @@ class Host:
         #: What the host took from workers.toml at its start, as digests.
         self._fixed: dict[str, str] = {}
         self._may_have_more_exits = False
+        self._strays = Strays()
         self._is_loaded = False
         self._without_effect = [
             key
@@ -276,7 +278,7 @@ class Host:
             self._stop_helpers_by,
             self.output.collector.next_deadline(),
             self._server.resume_at,
-            0.0 if self._may_have_more_exits else None,
+            0.0 if self._may_have_more_exits or self._strays.is_looking else None,
             self.database.next_deadline() if self.database is not None else None,
         ]
         return min((t for t in times if t is not None), default=None)
@@ -329,13 +331,24 @@ class Host:
                 # What it left in its process group goes with it, while its pid still guards the group's number.
                 reap.signal_session(pid)
             status = reap.reap(pid)
+            if pid not in self.births.by_pid and self._strays.child_ended(pid):
+                continue
             process = self.births.exited(pid, status)
             if process is not None:
+                self._strays.worker_ended(pid)
                 self._worker_exited(process, status, now)
             elif self.database is not None:
                 # PostgreSQL may end before the database process has named it.
                 self.database.postgres_exited(pid, status)
         self._may_have_more_exits = count >= reap.EXITS_PER_TURN
+        self._end_strays()
+
+    def _end_strays(self) -> None:
+        if not self._strays.is_looking:
+            return
+        known = {*self.births.by_pid, *(helper.pid for helper in self._helpers() if helper.pid is not None)}
+        for pid in self._strays.look(known):
+            self.log("LOG", f"killed process {pid}: it was left behind by a background worker that has ended")
 
     def _helpers(self) -> list[HelperProcess]:
         helpers = [self.output.collector, *self._loaders.processes()]
@@ -365,11 +378,12 @@ class Host:
                     self._stop_helpers_by = self.database.stop_by if not others else self._stop_helpers_by
                 else:
                     reap.signal_child(postgres, signal.SIGQUIT)
+            self._strays.give_up()
             # The collector comes last: what the others have said on their way out is still to be written.
             for helper in others or ([self.output.collector] if postgres is None else []):
                 helper.kill()
             return
-        if others or postgres is not None:
+        if others or postgres is not None or self._strays.is_looking or self._strays.killed:
             return
         if self.output.collector.is_wanted:
             self.output.collector.is_wanted = False
@@ -463,7 +477,7 @@ class Host:
         worker = slot.worker
         self._wake_ups.changed()
         self.output.attach(process, worker, is_static=slot.origin is not Origin.DYNAMIC)
-        process.connection.send(self._assignment(slot, worker))
+        process.connection.send(self._assignment(slot, worker) | {"mark": self._strays.mark_for(pid)})
 
     def _assignment(self, slot: Slot, worker: BackgroundWorker) -> Message:
         data = worker.to_dict()

@@ -56,7 +56,6 @@ def begin_life(
     try:
         block_signals()  # a plugin may have changed the mask at import
         os.setsid()
-        prctl.set_child_subreaper()
         prctl.set_pdeathsig(signal.SIGKILL)
         if os.getppid() != cradle.host_pid:
             os._exit(0)  # the host died before the death signal was armed

@@ -31,6 +31,8 @@ class Assignment:
     settings: dict[str, Any] = field(default_factory=dict)
     database: DatabaseFacts | None = None
     python_path: tuple[str, ...] = ()
+    #: What this process marks itself with, so that what it leaves behind is found.
+    mark: int | None = None
 
 
 def read_assignment(message: Message) -> Assignment:
@@ -47,6 +49,7 @@ def read_assignment(message: Message) -> Assignment:
         message.get("settings") or {},
         _read_database(database) if database else None,
         tuple(message.get("python_path") or ()),
+        message.get("mark"),
     )
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from bgworker._process import mark
 from bgworker._worker import exit as exits
 from bgworker._worker import inherited, library, runtime
 from bgworker._worker.assignment import extend_path, make_runtime, read_assignment, take_name
@@ -69,6 +70,9 @@ def _run(boot: Boot) -> NoReturn:
     if message is None:
         os._exit(0)  # the host has no use for this process, or is dead
     assignment = read_assignment(message)
+    if assignment.mark is not None:
+        # Before the first line of the library: whatever it starts is known to be this worker's.
+        mark.put_on(assignment.mark)
     this = make_runtime(
         assignment, latch, interrupts, channel, lifeline_fd=boot.lifeline_fd, activity_fd=boot.activity_fd, plugins=boot.plugins
     )
