@@ -12,12 +12,12 @@ import os
 import selectors
 import socket
 import stat
-import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from bgworker._control.connection import Connection
+from bgworker._control.peers import credentials_of, pidfd_of, supplementary_groups_of
 from bgworker._control.protocol import MAX_REQUEST_BYTES, Message, encode, refusal
 from bgworker._loop import Loop
 from bgworker.errors import ConfigurationError, HostError, PermissionDenied
@@ -25,12 +25,12 @@ from bgworker.errors import ConfigurationError, HostError, PermissionDenied
 SOCKET_NAME: Final = "control.sock"
 #: Connections at once; each costs the host a descriptor and at most one request line.
 MAX_CONNECTIONS: Final = 256
+#: Of these, kept for the host's user and root: members of the control group cannot shut them out.
+RESERVED_CONNECTIONS: Final = 32
 _ACCEPTS_PER_TURN: Final = 32
 _BACKLOG: Final = 1024
 #: Pause after accept() failed, in seconds: the listening socket stays readable, and the loop would spin.
 _ACCEPT_PAUSE: Final = 0.5
-#: struct ucred of unix(7).
-_UCRED: Final = struct.Struct("iII")
 
 
 class ControlServer:
@@ -40,7 +40,9 @@ class ControlServer:
         loop: The host's loop.
         run_directory: Path of the directory, ours and 0700.
         on_open: Called with each new peer.
-        greeting: The first line that every peer gets, with descriptors.
+        greeting: The first line that a peer gets, with descriptors.
+        admits: Tells by uid, gid and supplementary groups who may connect besides the host's user and root.
+        group: Group of the socket, whose members may connect; None lets its owner alone.
     """
 
     def __init__(
@@ -48,17 +50,21 @@ class ControlServer:
         loop: Loop,
         run_directory: str,
         on_open: Callable[[Peer], None],
-        greeting: Callable[[], tuple[Message, Sequence[int]]],
+        greeting: Callable[[Peer], tuple[Message, Sequence[int]]],
+        admits: Callable[[int, int, frozenset[int] | None], bool] = lambda uid, gid, others: False,
+        group: int | None = None,
     ) -> None:
         self._loop = loop
         self._on_open = on_open
         self._greeting = greeting
+        self._admits = admits
+        self._group = group
         self.peers: set[Peer] = set()
         self._directory_fd = os.open(run_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         self._is_accepting = True
         #: Monotonic time at which to accept again; None while accepting.
         self.resume_at: float | None = None
-        self._socket = _bind(self._directory_fd, run_directory)
+        self._socket = _bind(self._directory_fd, run_directory, group)
         self._socket.setblocking(False)
         self._socket.listen(_BACKLOG)
         loop.add(self._socket, selectors.EVENT_READ, self._accept)
@@ -79,13 +85,18 @@ class ControlServer:
                 accepted.close()
 
     def _welcome(self, accepted: socket.socket) -> None:
-        _pid, uid, _gid = _UCRED.unpack(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-        if uid not in (0, os.geteuid()):
+        _pid, uid, gid = credentials_of(accepted)
+        is_owner = uid in (0, os.geteuid())
+        if not is_owner and not self._admits(uid, gid, supplementary_groups_of(accepted)):
             _turn_away(
-                accepted, PermissionDenied("permission denied on the control socket", "Only the host's owner and root may connect.")
+                accepted,
+                PermissionDenied(
+                    "permission denied on the control socket",
+                    "Only the host's owner, root and members of [host] control_group may connect.",
+                ),
             )
             return
-        if len(self.peers) >= MAX_CONNECTIONS:
+        if len(self.peers) >= MAX_CONNECTIONS - (0 if is_owner else RESERVED_CONNECTIONS):
             error = HostError(
                 "too many connections to the control socket",
                 f"The host serves {MAX_CONNECTIONS} at once.",
@@ -93,11 +104,11 @@ class ControlServer:
             )
             _turn_away(accepted, error)
             return
-        peer = Peer(self, accepted, self._loop)
+        peer = Peer(self, accepted, self._loop, is_owner=is_owner)
         self.peers.add(peer)
         # Before the greeting: sending it can fail, and then the peer must be known in order to be forgotten.
         self._on_open(peer)
-        message, fds = self._greeting()
+        message, fds = self._greeting(peer)
         peer.connection.send(message, fds)
 
     def _pause(self) -> None:
@@ -135,15 +146,26 @@ class ControlServer:
 class Peer:
     """A client at the other end of the control socket."""
 
-    def __init__(self, server: ControlServer, accepted: socket.socket, loop: Loop) -> None:
+    def __init__(self, server: ControlServer, accepted: socket.socket, loop: Loop, *, is_owner: bool) -> None:
         self._server = server
+        self._socket = accepted
+        #: Whether it is the host's user, or root; else it is a member of the control group.
+        self.is_owner = is_owner
         #: Process that connected, as the kernel knew it at connect. It may have gone since.
-        self.pid, self.uid, _gid = _UCRED.unpack(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        self.pid, self.uid, _gid = credentials_of(accepted)
         self.on_request: Callable[[Message], None] = lambda message: None
         self.on_close: Callable[[], None] = lambda: None
         self.connection = Connection(
             loop, accepted, lambda message: self.on_request(message), self._closed, limit=MAX_REQUEST_BYTES
         )
+
+    def open_pidfd(self) -> int:
+        """Return a descriptor of the process that connected, for the caller to close.
+
+        Raises:
+            OSError: It has ended.
+        """
+        return pidfd_of(self._socket, self.pid)
 
     def _closed(self, _reason: str) -> None:
         self._server.forget(self)
@@ -159,7 +181,7 @@ def _turn_away(accepted: socket.socket, error: HostError) -> None:
     accepted.close()
 
 
-def _bind(directory_fd: int, run_directory: str) -> socket.socket:
+def _bind(directory_fd: int, run_directory: str, group: int | None) -> socket.socket:
     """Bind the socket in a directory that only we can write; a name left by a dead host is replaced."""
     path = f"{run_directory}/{SOCKET_NAME}"
     try:
@@ -180,4 +202,7 @@ def _bind(directory_fd: int, run_directory: str) -> socket.socket:
     # A path through the descriptor is short whatever the directory's own path is (sun_path holds 107 bytes).
     listener.bind(f"/proc/self/fd/{directory_fd}/{SOCKET_NAME}")
     os.chmod(SOCKET_NAME, 0o600, dir_fd=directory_fd)
+    if group is not None:
+        os.chown(SOCKET_NAME, -1, group, dir_fd=directory_fd)
+        os.chmod(SOCKET_NAME, 0o660, dir_fd=directory_fd)
     return listener

@@ -193,7 +193,7 @@ def _connect_error(error: OSError, data_directory: str, directory: str, path: st
         return PermissionDenied(
             f'could not connect to the host in "{data_directory}": permission denied',
             f"Connecting to {path} failed.",
-            "Connect as the user who runs the host, or as root.",
+            "Connect as the user who runs the host, as root, or as a member of its control_group.",
         )
     if isinstance(error, BlockingIOError):
         return _silent(data_directory, "It does not accept connections.")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from bgworker._control.connection import Connection
 from bgworker._control.protocol import Message, encode, refusal, reply
 from bgworker._host.births import WorkerProcess
+from bgworker._host.rights import MAX_REMEMBERED, OWNER, Grants, Right
 from bgworker._process import reap
 from bgworker.errors import HostError
 
@@ -24,7 +26,28 @@ class Caller:
     worker: WorkerProcess | None = None
     #: Registrations made over this connection; the live ones hold up a smart shutdown.
     handles: set[tuple[int, int]] = field(default_factory=set)
+    #: The same, those that are over included, oldest first; what a client registered stays its own to ask about.
+    registered: dict[tuple[int, int], None] = field(default_factory=dict)
     is_subscribed: bool = False
+    grants: Grants = OWNER
+    uid: int = -1
+    #: Gives a descriptor of the process, for the caller of it to close; without it the pid is that of an unreaped child.
+    open_pidfd: Callable[[], int] | None = None
+
+    def note_registered(self, key: tuple[int, int]) -> None:
+        """Remember a registration that was made over this connection."""
+        self.handles.add(key)
+        self.registered[key] = None
+        if len(self.registered) > MAX_REMEMBERED:
+            del self.registered[next(iter(self.registered))]
+
+    def pidfd(self) -> int:
+        """Return a descriptor of this very process, to be closed.
+
+        Raises:
+            OSError: It has ended.
+        """
+        return self.open_pidfd() if self.open_pidfd is not None else os.pidfd_open(self.pid)
 
     def reply(self, request_id: Any, result: Any) -> None:
         """Answer a request."""
@@ -58,6 +81,15 @@ class Callers:
         """Return a caller of this process, if it has a connection now."""
         return next((caller for caller in self._all if caller.pid == pid), None)
 
+    def to_notify(self, pid: int, registrar: Caller | None) -> Caller | None:
+        """Return the process that bgw_notify_pid names if the registering one may name it: a member its own user's alone."""
+        if registrar is None or registrar.pid == pid:
+            return registrar
+        found = self.by_pid(pid)
+        if found is not None and Right.WORK not in registrar.grants.rights and found.uid != registrar.uid:
+            return None
+        return found
+
     def clients(self) -> list[Caller]:
         """Return the callers that are no workers."""
         return [caller for caller in self._all if caller.worker is None]
@@ -72,11 +104,18 @@ class Callers:
 
 
 class NotifyTarget:
-    """The process behind a bgw_notify_pid, held by a pidfd so that it can never be a stranger (C13)."""
+    """The process behind a bgw_notify_pid, held by a pidfd so that it can never be a stranger (C13).
 
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._fd = os.pidfd_open(pid)
+    Args:
+        caller: The worker or client that the host knows by this pid.
+
+    Raises:
+        OSError: It has ended.
+    """
+
+    def __init__(self, caller: Caller) -> None:
+        self._pid = caller.pid
+        self._fd = caller.pidfd()
 
     def is_ready(self) -> bool:
         """Whether SIGUSR1 has a handler there, or is ignored or blocked; its default action would kill the process."""

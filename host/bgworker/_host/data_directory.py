@@ -21,8 +21,12 @@ from bgworker.errors import ConfigurationError
 _ORPHAN_TIMEOUT: Final = 5.0
 
 
-def prepare(path: str) -> None:
+def prepare(path: str, group: int | None = None) -> None:
     """Create the data directory and what stands in it, or check that it is ours.
+
+    Args:
+        path: Absolute.
+        group: Whose members may pass through to the control socket, and look at nothing on the way.
 
     Raises:
         ConfigurationError: A symlink, a foreign owner, or no permission.
@@ -31,6 +35,8 @@ def prepare(path: str) -> None:
     _directory(path, 0o711 if os.geteuid() == 0 else 0o700)
     for name in ("run", "log", "log/workers"):
         _directory(f"{path}/{name}", 0o711 if name == "run" and os.geteuid() == 0 else 0o700)
+    for directory in (path, f"{path}/run"):
+        _let_through(directory, group)
     try:
         fd = os.open(f"{path}/.gitignore", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError:
@@ -71,6 +77,23 @@ def _directory(path: str, mode: int) -> None:
             f"Its permissions are {stat.S_IMODE(found.st_mode):04o}.",
             f"Run: chmod go-w {path}",
         )
+
+
+def _let_through(path: str, group: int | None) -> None:
+    """Let the members of a group pass through a directory of ours, and no group if there is none."""
+    mode = stat.S_IMODE(os.lstat(path).st_mode)
+    try:
+        if group is not None:
+            os.chown(path, -1, group, follow_symlinks=False)
+            os.chmod(path, (mode & ~0o070) | 0o010)
+        elif path.endswith("/run"):
+            os.chmod(path, mode & ~0o070 if not mode & 0o001 else mode)  # what an earlier control_group has left
+    except PermissionError:
+        raise ConfigurationError(
+            f'could not give "{path}" to [host] control_group: permission denied',
+            f"User {os.geteuid()} is not a member of group {group}.",
+            "Only root, and members of the group, can give a directory to it.",
+        ) from None
 
 
 def _cannot(path: str, error: OSError) -> ConfigurationError:

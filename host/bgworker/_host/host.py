@@ -25,7 +25,7 @@ from bgworker._core import effects as fx
 from bgworker._core.slots import Slot, SlotMachine
 from bgworker._core.states import Origin, Phase, ShutdownMode, SlotState
 from bgworker._host import reload as reloading
-from bgworker._host import requests
+from bgworker._host import requests, rights
 from bgworker._host.births import Births, Life, WorkerProcess
 from bgworker._host.callers import Caller, Callers, signal_worker
 from bgworker._host.data_directory import HostLocks
@@ -64,6 +64,7 @@ class Host:
         configuration: The checked configuration.
         locks: Held for this host.
         log_to: "files", "stderr" or "both".
+        access: Who may connect besides the host's user and root.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Host:
         configuration: Configuration,
         locks: HostLocks,
         log_to: str,
+        access: rights.Access | None = None,
     ) -> None:
         settings = configuration.host
         self.data_directory, self._config_path, self._log_to = data_directory, config_path, log_to
@@ -87,6 +89,8 @@ class Host:
         self.waits = Waits()
         self.callers = Callers()
         self.ready_done: set[str] = set()
+        #: Which worker has registered a registration; a worker's next life may go on with what it began.
+        self.registrars: dict[tuple[int, int], tuple[int, int]] = {}
         self.settings: dict[str, Any] = {}
         self.static: dict[str, reloading.Static] = {}
         self.broken_plugins: list[dict[str, Any]] = []
@@ -104,7 +108,6 @@ class Host:
         self._without_effect = [
             key
             for key, is_set in (
-                ("control_group", settings.control_group is not None),
                 ("crash_scope", settings.crash_scope != "attached"),
                 ("restart_after_crash", not settings.restart_after_crash),
                 ("spare_workers", settings.spare_workers is not None),
@@ -116,6 +119,9 @@ class Host:
 
         self._slot_table = SlotTable(settings.max_worker_processes)
         self._activity_table = ActivityTable(settings.max_worker_processes)
+        self._access = access
+        #: What clients get that may not view: nobody writes it.
+        self._blank_table = ActivityTable(settings.max_worker_processes)
         self.loop = Loop(_SIGNALS)
         self._lifeline = Lifeline()
         self._locks = locks
@@ -150,7 +156,9 @@ class Host:
                 self._database_notifies,
                 self.log,
             )
-        self._server = ControlServer(self.loop, f"{data_directory}/run", self._client_came, self._greeting)
+        self._server = ControlServer(
+            self.loop, f"{data_directory}/run", self._client_came, self._greeting, self._admits, access.gid if access else None
+        )
 
     # -- what others ask ------------------------------------------------------------
 
@@ -208,10 +216,11 @@ class Host:
         slot, effects = self.machine.register(worker, origin, time.monotonic())
         key = (slot.slotno, slot.generation)
         if caller is not None:
-            caller.handles.add(key)
+            caller.note_registered(key)
+            if caller.worker is not None:
+                self.registrars[key] = caller.worker.life[:2]
         if worker.bgw_notify_pid:
-            is_known = worker.bgw_notify_pid in self.births.by_pid or self.callers.by_pid(worker.bgw_notify_pid) is not None
-            self._news.notify(key, worker, is_known=is_known)
+            self._news.notify(key, worker, self.callers.to_notify(worker.bgw_notify_pid, caller))
         self.apply(effects)
         if worker.wake_on:
             self._update_channels()
@@ -400,6 +409,7 @@ class Host:
         self.loop.close()
         self._slot_table.close()
         self._activity_table.close()
+        self._blank_table.close()
         self.output.close()
         self._lifeline.close()
         self._locks.close()
@@ -450,6 +460,7 @@ class Host:
         self.waits.slot_changed(self.machine.slots[effect.slotno], self.finished.reason)
         self._news.finished(effect)
         self.callers.forget(key)
+        self.registrars.pop(key, None)
         self._count_live_handles()
         if effect.worker.wake_on:
             self._update_channels()
@@ -464,7 +475,8 @@ class Host:
         assert pid is not None
         assert process.connection is not None
         slot = self.machine.slots[life.slotno]
-        caller = Caller(process.connection, pid, process)
+        grants = rights.OWNER if slot.origin is Origin.BUILTIN else rights.WORKER
+        caller = Caller(process.connection, pid, process, grants=grants)
         self.callers.add(caller)
         process.caller = caller
         self.apply(self.machine.born(*life, pid, time.monotonic()))
@@ -533,12 +545,19 @@ class Host:
 
     # -- clients --------------------------------------------------------------------
 
-    def _greeting(self) -> tuple[Message, Sequence[int]]:
+    def _admits(self, uid: int, gid: int, others: frozenset[int] | None) -> bool:
+        return self._access is not None and self._access.admits(uid, gid, others)
+
+    def _grants_of(self, peer: Peer) -> rights.Grants:
+        return rights.OWNER if peer.is_owner or self._access is None else self._access.grants
+
+    def _greeting(self, peer: Peer) -> tuple[Message, Sequence[int]]:
+        activity = self._activity_table if rights.Right.VIEW in self._grants_of(peer).rights else self._blank_table
         message = {"bgworker": 1, "version": __version__, "pid": os.getpid(), "max_worker_processes": len(self.machine.slots)}
-        return message, (self._slot_table.read_only_fd, self._activity_table.read_only_fd)
+        return message, (self._slot_table.read_only_fd, activity.read_only_fd)
 
     def _client_came(self, peer: Peer) -> None:
-        caller = Caller(peer.connection, peer.pid)
+        caller = Caller(peer.connection, peer.pid, grants=self._grants_of(peer), uid=peer.uid, open_pidfd=peer.open_pidfd)
         self.callers.add(caller)
 
         def closed() -> None:

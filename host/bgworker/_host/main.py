@@ -11,6 +11,7 @@ from bgworker._config.locate import Location
 from bgworker._config.model import Configuration
 from bgworker._host.data_directory import HostLocks, prepare
 from bgworker._host.host import Host
+from bgworker._host.rights import access_for
 from bgworker._process import prctl
 from bgworker._process.helper import set_title
 from bgworker.errors import ConfigurationError
@@ -30,7 +31,8 @@ def run_host(location: Location, configuration: Configuration, config_text: str 
     _open_standard_descriptors()
     os.umask(0o077)
     _raise_descriptor_limit(configuration.host.max_worker_processes)
-    prepare(location.data_directory)
+    access = access_for(configuration.host.control_group, configuration.host.control_allow)
+    prepare(location.data_directory, access.gid if access is not None else None)
     started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     locks = HostLocks(location.data_directory, {"pid": os.getpid(), "started_at": started_at})
     prctl.set_child_subreaper()
@@ -41,6 +43,7 @@ def run_host(location: Location, configuration: Configuration, config_text: str 
         configuration,
         locks,
         configuration.host.log or default_log_target(),
+        access,
     )
     # After the tables are made: a process that others may not look into cannot reopen its own files either.
     prctl.set_dumpable(False)

@@ -11,7 +11,7 @@ from typing import Any
 from bgworker._core import effects as fx
 from bgworker._core.slots import SlotMachine
 from bgworker._core.states import SlotState
-from bgworker._host.callers import Callers, NotifyTarget
+from bgworker._host.callers import Caller, Callers, NotifyTarget
 from bgworker._host.records import Records
 from bgworker._host.status import exit_view, state_name
 from bgworker._spec import BackgroundWorker, printable
@@ -32,13 +32,13 @@ class News:
         self._records = records
         self._targets: dict[tuple[int, int], NotifyTarget] = {}
 
-    def notify(self, key: tuple[int, int], worker: BackgroundWorker, *, is_known: bool) -> None:
+    def notify(self, key: tuple[int, int], worker: BackgroundWorker, whom: Caller | None) -> None:
         """Remember whom bgw_notify_pid names, if it is a process that this host knows (C13)."""
         pid, name = worker.bgw_notify_pid, printable(worker.bgw_name)
         target = None
-        if is_known:
+        if whom is not None:
             try:
-                target = NotifyTarget(pid)
+                target = NotifyTarget(whom)
             except OSError:
                 pass  # it has just ended
         if target is None:

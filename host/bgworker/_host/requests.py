@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bgworker._control.protocol import Message
 from bgworker._core.slots import Slot
 from bgworker._core.states import Origin, ShutdownMode, SlotState
-from bgworker._host import waits
+from bgworker._host import rights, waits
 from bgworker._host.callers import Caller
 from bgworker._host.status import exit_view
 from bgworker._spec import is_number, printable, sanity_check, worker_from_dict
@@ -54,6 +54,7 @@ def serve(host: Host, caller: Caller, message: Message) -> None:
             )
         if not isinstance(params, dict):
             raise ProtocolError("params is not an object")
+        rights.check(caller, method, lambda: _is_about_own(host, caller, method, params))
         result = METHODS[method](host, caller, request_id, params)
         if result is not LATER:
             caller.reply(request_id, result)
@@ -122,6 +123,31 @@ def _handle_or_find(host: Host, text: str) -> tuple[int, int]:
     return slotno, generation
 
 
+def _is_about_own(host: Host, caller: Caller, method: str, params: Params) -> bool:
+    """Whether the worker that the request names is the caller itself, or was registered by it; also one that is over."""
+    try:
+        if method in ("wait", "last_exit"):
+            slotno, generation = _handle_or_find(host, _text(params, "handle"))
+        elif method == "terminate":
+            slotno, generation = _handle_or_find(host, _text(params, "name"))
+        elif method in ("find", "restart", "start", "signal"):
+            slot = find(host, _text(params, "name"))
+            slotno, generation = slot.slotno, slot.generation
+        else:
+            return False
+    except WorkerNotFound:
+        if rights.Right.VIEW in caller.grants.rights:
+            raise
+        return False  # it may not know what there is, nor what is near
+    key = (slotno, generation)
+    if caller.worker is None:
+        return key in caller.registered
+    own = caller.worker.life[:2]
+    slot = host.machine.slots[slotno]
+    is_over = slot.generation != generation or slot.state is SlotState.FREE
+    return is_over or key == own or host.registrars.get(key) == own
+
+
 def ping(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
     """Answer, which shows that the host's loop turns."""
     return {}
@@ -136,6 +162,7 @@ def status(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
 def register(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
     """Register a dynamic background worker (C03, C33)."""
     worker = sanity_check(worker_from_dict(params.get("worker")), is_dynamic=True, has_database=host.has_database)
+    rights.check_registration(caller, worker)
     if params.get("if_absent"):
         for slot in host.machine.slots:
             if slot.state is not SlotState.FREE and slot.worker is not None and slot.worker.bgw_name == worker.bgw_name:

@@ -70,6 +70,8 @@ class Catalogue:
             "fixed": {
                 "[host] max_worker_processes": _digest(self.configuration.host.max_worker_processes),
                 "[host] shutdown_timeout": _digest(self.configuration.host.shutdown_timeout),
+                "[host] control_group": _digest(self.configuration.host.control_group),
+                "[host] control_allow": _digest(self.configuration.host.control_allow),
                 "[host] log": _digest(self.configuration.host.log),
                 "[database]": _digest(self.configuration.database),
             },

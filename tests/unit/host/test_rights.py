@@ -1,0 +1,49 @@
+"""Rights: every method has one, and what control_allow lists is what members get."""
+
+from __future__ import annotations
+
+import pytest
+
+from bgworker._host.requests import METHODS
+from bgworker._host.rights import NEEDS, Access, Right, member_grants
+from bgworker._spec import BackgroundWorker
+
+
+def test_every_method_has_a_right() -> None:
+    """A method that is added without a right would be refused to everybody; it is found here first."""
+    assert set(NEEDS) == set(METHODS)
+
+
+def test_rights_of_members() -> None:
+    """Nobody gets the owner's or a worker's rights by control_allow."""
+    everything = member_grants(["view", "operate", "register"])
+    assert everything.rights == {Right.CONNECT, Right.VIEW, Right.OPERATE, Right.REGISTER}
+    assert member_grants([]).rights == {Right.CONNECT}
+
+
+@pytest.mark.parametrize(
+    ("allowed", "function", "is_allowed"),
+    [
+        (["register:shop"], "export", True),
+        (["register:shop"], "os.system", False),
+        (["register:shop:os.system"], "os.system", True),
+        (["register:shop:export", "register:other"], "drain", False),
+        (["register:shop:export", "register"], "drain", True),
+        (["view", "operate"], "export", False),
+    ],
+)
+def test_what_may_be_registered(allowed: list[str], function: str, is_allowed: bool) -> None:
+    """A right to one library leads nowhere else, and the widest right counts."""
+    worker = BackgroundWorker(bgw_name="x", bgw_library_name="shop", bgw_function_name=function)
+    assert member_grants(allowed).allows_registration(worker) is is_allowed
+
+
+@pytest.mark.parametrize(
+    ("gid", "others", "is_member"),
+    [(7, frozenset(), True), (1, frozenset({7}), True), (1, frozenset({8}), False), (1, None, True)],
+)
+def test_membership(gid: int, others: frozenset[int] | None, is_member: bool) -> None:
+    """The primary group counts, the supplementary ones too, and the database of groups where the kernel does not tell."""
+    access = Access(7, member_grants(["view"]), frozenset({1000}))
+    assert access.admits(1000, gid, others) is is_member
+    assert not access.admits(1001, 1, None)
