@@ -96,7 +96,8 @@ def check_database(values: dict[str, Any], findings: Findings, environ: Mapping[
 def _resolved_url(key: str, value: str | EnvironmentReference, findings: Findings, environ: Mapping[str, str]) -> str:
     where = (f"[database] {key}", ("database", key))
     name = shown_key(value.env) if isinstance(value, EnvironmentReference) else ""
-    text = environ.get(value.env, "") if isinstance(value, EnvironmentReference) else value
+    # What a shell or a secrets file puts around it is none of it.
+    text = environ.get(value.env, "").strip() if isinstance(value, EnvironmentReference) else value
     if isinstance(value, EnvironmentReference) and not text:
         state = "empty" if value.env in environ else "not set"
         findings.add(*where, f'environment variable "{name}" is {state}', hint=f"Set {name} where the host is started.")

@@ -12,12 +12,11 @@ from bgworker._database.conninfo import Parameters
 from bgworker._database.phases import Phase
 from bgworker._database.route import Route
 from bgworker._database.waits import Waits
+from bgworker._database.watch import NEXT_TRY
 
 #: How often a read-write server is asked its phase where the end of a connection is no news: behind a transaction
 #: pooler without direct_url.
 POOLED_INTERVAL: Final = 5.0
-#: What follows the reason in a detail.
-NEXT_TRY: Final = "; next try in "
 #: Reasons remembered in one outage, so that each is logged once; some have varying parts, and an outage can be long.
 _MAX_REASONS: Final = 20
 
@@ -90,15 +89,14 @@ class ExternalServer:
         self._owner.ask_again_every(None if self.route.has_sessions else POOLED_INTERVAL)
         self._report_answer()
 
-    def route_closed(self, reason: str, delay: float | None) -> None:
+    def route_closed(self, reason: str, when: str) -> None:
         """Keep the workers out."""
         self._is_open = False
-        detail = reason if delay is None else f"{reason}{NEXT_TRY}{delay:.1f} s"
-        if delay is not None:
-            self._complain(detail)
+        if when:
+            self._complain(reason)
         else:
             self._reasons.add(reason)  # the route has logged it
-        self._owner.report(Phase.UNREACHABLE, detail)
+        self._owner.report(Phase.UNREACHABLE, reason + when)
 
     def log(self, level: str, message: str, detail: str = "", hint: str = "") -> None:
         """Pass a line on."""

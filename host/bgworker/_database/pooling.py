@@ -41,6 +41,8 @@ def is_transaction_pooler(key_pid: int) -> Generator[Question, int, bool]:
         # ... and none of them gets another.
         if (yield FIRST) != first:
             return True
+        # The next round begins with the second, too: strictly in turn, to whom two sessions are given in turn, each of
+        # the two would seem to keep its own.
         if (yield SECOND) != second:
             return True
     return False

@@ -15,6 +15,7 @@ from bgworker._database.backoff import Backoff
 from bgworker._database.conninfo import Parameters
 from bgworker._database.inspection import Finding, Inspection
 from bgworker._database.waits import Timer, Waits
+from bgworker._database.watch import next_try
 
 #: The oldest major version that workers are started on. psycopg asks for 10; 12 is the oldest whose standbys are
 #: promoted and configured as today's.
@@ -29,8 +30,8 @@ class RouteOwner(Protocol):
     def route_open(self) -> None:
         """The way is known; ``Route``'s properties say how it is."""
 
-    def route_closed(self, reason: str, delay: float | None) -> None:
-        """Workers cannot be let in; it is looked at again after the delay, or when the server has come back if there is none."""
+    def route_closed(self, reason: str, when: str) -> None:
+        """Workers cannot be let in; it is looked at again as said, or when the server has come back if nothing is."""
 
     def log(self, level: str, message: str, detail: str = "", hint: str = "") -> None:
         """Write a line to the host's log."""
@@ -110,7 +111,8 @@ class Route:
                 delay = self._backoff.next()
                 self._timer = self._waits.call_after(delay, self.look)
                 # The watch uses the last of the ways: where there is but one, url need not be named.
-                self._owner.route_closed(reason if len(self._ways) == 1 else f"{way.key}: {reason}", delay)
+                reason = reason if len(self._ways) == 1 else f"{way.key}: {reason}"
+                self._owner.route_closed(reason, next_try(delay, self._backoff.failures + 1))
             elif finding.version_number < OLDEST_MAJOR * 10_000:
                 self._refuse(finding)
             else:
@@ -134,7 +136,7 @@ class Route:
             "No database worker is started. The host looks again when the server has been restarted.",
             "Upgrade the server, or name another one in [database] url and start the host again.",
         )
-        self._owner.route_closed(reason, None)
+        self._owner.route_closed(reason, "")
 
     def _warn_of_pooler(self, key: str, finding: Finding) -> None:
         if not finding.is_pooled:

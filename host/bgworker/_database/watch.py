@@ -30,6 +30,9 @@ RECONNECT_GRACE: Final = 0.25
 #: Least delay before our own statements are tried again: they fail for reasons that stay a while (disk full, no permission).
 STATEMENT_RETRY: Final = 1.0
 
+#: What follows the reason in a detail.
+NEXT_TRY: Final = "; next try in "
+
 _IN_RECOVERY: Final = b"SELECT pg_catalog.pg_is_in_recovery()"
 _DUPLICATE_DATABASE: Final = "42P04"
 
@@ -52,13 +55,18 @@ def external_pace() -> Pace:
     return Pace(
         Backoff(0.25, 30.0, jitter=0.25),
         Phase.UNREACHABLE,
-        lambda reason, delay, number: f"{reason}; next try in {delay:.1f} s (try {number})",
+        lambda reason, delay, number: reason + next_try(delay, number),
     )
 
 
 def embedded_pace(is_open: Callable[[], bool]) -> Pace:
     """Return the pace for a server of ours that is known to run: it answers any moment now."""
     return Pace(Backoff(0.005, 0.1, jitter=0.0), Phase.STARTING, _describe_start, is_open)
+
+
+def next_try(delay: float, number: int) -> str:
+    """Return the end of a detail: when it is tried again, and for which time."""
+    return f"{NEXT_TRY}{delay:.1f} s (try {number})"
 
 
 def _describe_start(reason: str, _delay: float, _number: int) -> str:
@@ -198,7 +206,7 @@ class Watch:
         self._is_answering = False
         reason = without_secrets(reason, self._parameters)
         delay = max(STATEMENT_RETRY, self._pace.backoff.next())
-        self._report(Phase.UNREACHABLE, f"{reason}; next try in {delay:.1f} s (try {self._pace.backoff.failures + 1})")
+        self._report(Phase.UNREACHABLE, reason + next_try(delay, self._pace.backoff.failures + 1))
         self._set_timer(self._waits.call_after(delay, self._connect))
 
     def _answers(self, phase: Phase, detail: str) -> None:

@@ -60,6 +60,12 @@ def assert_mended(host: FakeHost, expected: str, mend: Callable[[], object]) -> 
             'too many connections for role "clerk"',
             "ALTER ROLE clerk CONNECTION LIMIT -1",
         ),
+        # The watch gets in, and takes the one connection that there is.
+        (
+            "ALTER ROLE clerk CONNECTION LIMIT 1",
+            'too many connections for role "clerk"',
+            "ALTER ROLE clerk CONNECTION LIMIT -1",
+        ),
         (
             "ALTER DATABASE clerks ALLOW_CONNECTIONS false",
             'database "clerks" is not currently accepting connections',

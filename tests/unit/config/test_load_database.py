@@ -49,6 +49,10 @@ def test_database_url_from_the_environment() -> None:
     assert database is not None
     assert (database.url, database.direct_url) == ("postgresql://u:hunter2@pool/db", "postgresql://u:hunter2@h/db")
     assert "hunter2" not in repr(database)
+    assert (
+        load(text, {"DATABASE_URL": " postgresql://h/x\n", "DIRECT": "postgres://h"}).database
+        == load('[database]\nurl = "postgresql://h/x"\ndirect_url = "postgres://h"\n').database
+    )
     assert "hunter2" not in repr(load(text, {"DATABASE_URL": "postgresql://u:hunter2@pool/db", "DIRECT": "postgres://u:hunter2@h"}))
 
 
@@ -57,6 +61,7 @@ def test_database_url_from_the_environment() -> None:
     [
         ('url = { env = "DATABASE_URL" }', 'environment variable "DATABASE_URL" is not set'),
         ('url = { env = "EMPTY" }', 'environment variable "EMPTY" is empty'),
+        ('url = { env = "BLANK" }', 'environment variable "BLANK" is empty'),
         (
             'url = { env = "WRONG" }',
             'expected "embedded" or a URL that starts with postgresql://, found another string in environment variable "WRONG"',
@@ -80,7 +85,7 @@ def test_database_url_from_the_environment() -> None:
 )
 def test_database_url_errors(line: str, problem: str) -> None:
     """A url that cannot be used names its variable, and never shows its value."""
-    (found,) = problems(f"[database]\n{line}\n", {"EMPTY": "", "WRONG": "host=h password=hunter2"})
+    (found,) = problems(f"[database]\n{line}\n", {"EMPTY": "", "BLANK": " \n", "WRONG": "host=h password=hunter2"})
     assert found == f"2: [database] url: {problem}"
 
 
