@@ -104,7 +104,15 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
         assert touched <= published, "a change that nobody else would see"
         self.births += [(la.slotno, la.generation, la.attempt) for la in of(Launch)]
         self.forgotten_ever += len(self.forgotten)
-        for expected in (self.signals, self.abandoned, self.launched, self.started, self.exited, self.forgotten, self.reinitialised):
+        for expected in (
+            self.signals,
+            self.abandoned,
+            self.launched,
+            self.started,
+            self.exited,
+            self.forgotten,
+            self.reinitialised,
+        ):
             expected.clear()
 
     # -- rules: registration -----------------------------------------------------------------
