@@ -94,7 +94,7 @@ def test_notify_and_listen(database_host: RunningHost, start: Callable[..., subp
 
 
 def test_listen_ends_as_told(database_host: RunningHost, start: Callable[..., subprocess.Popen[bytes]]) -> None:
-    """After --timeout exit code 4; on Ctrl-C 130, without a word; when the server goes exit code 1, with one."""
+    """After --timeout exit code 4; on Ctrl-C 130, without a word; when the host goes, and the server with it, 3, with one."""
     assert database_host.run_cli("listen", "orders", "--timeout", "0.1").returncode == 4
     process = start("listen", "orders")
     assert process.stderr is not None
@@ -107,8 +107,27 @@ def test_listen_ends_as_told(database_host: RunningHost, start: Callable[..., su
     read_until(process.stderr, "listening on")
     assert database_host.run_cli("stop").returncode == 0
     errors = process.communicate(timeout=DEADLINE)[1].decode()
-    assert process.returncode == 1
-    assert errors.startswith("ERROR:  the connection to the database was lost")
+    assert process.returncode == 3
+    assert errors.startswith("LOG:  the connection to the database was lost: ")
+    assert "ERROR:  " in errors
+
+
+def test_listen_connects_again(database_host: RunningHost, start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    """C27: listen outlives a connection that the server ends, says that something may have been missed, and goes on."""
+    plain, as_json = start("listen", "orders", "--count", "1"), start("listen", "orders", "--json", "--count", "1")
+    for process in (plain, as_json):
+        assert process.stderr is not None
+        read_until(process.stderr, "listening on")
+    kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+    assert database_host.run_cli("psql", "-Atc", kill).stdout.split() == ["t", "t"]
+    for process in (plain, as_json):
+        assert process.stderr is not None
+        said = read_until(process.stderr, "listening again on orders; notifications may have been missed")
+        assert "LOG:  the connection to the database was lost: " in said
+    assert database_host.run_cli("notify", "orders", "after").returncode == 0
+    assert re.fullmatch(rb"orders \d+ after\n", plain.communicate(timeout=DEADLINE)[0])
+    found = [json.loads(line) for line in as_json.communicate(timeout=DEADLINE)[0].splitlines()]
+    assert [(n["payload"], n["may_have_missed"]) for n in found] == [("", True), ("after", False)]
 
 
 def test_refusals_of_the_server(database_host: RunningHost) -> None:

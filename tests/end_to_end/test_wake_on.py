@@ -168,3 +168,13 @@ def test_busy_listener_blocks_no_writer_and_costs_bounded_memory(make_host: Make
     grown = [(now - then) // 1_048_576 for then, now in zip(before, after, strict=True)]
     assert max(grown) < 20, f"host, database process and worker have grown by {grown} MiB"
     assert host.wait_for_worker("busy")["pid"] == processes[2].pid
+
+
+def test_notification_is_an_event_for_who_asks(in_two_databases: RunningHost) -> None:
+    """C27: what wakes workers is told to subscribers that ask for it, with its database."""
+    host = in_two_databases
+    with host.client() as client, client.events(notifications=True) as events, connect(host, "shop") as connection:
+        connection.execute("NOTIFY orders, '42'")
+        while (event := events.next_event(timeout=20))["event"] != "notify":
+            pass
+    assert (event["database"], event["channel"], event["message"]) == ("shop", "orders", "notify orders: 42")

@@ -135,13 +135,13 @@ class AsyncClient:
         if not isinstance(end, HostNotRunning):
             raise end
 
-    async def events(self) -> AsyncEventStream:
+    async def events(self, *, notifications: bool = False) -> AsyncEventStream:
         """Return what happens from now on: ``async for event in await client.events()``; see ``Client.events``."""
         self._connection.check_usable()
         connection = AsyncConnection(await attach_in_thread(lambda: attach(self.data_directory)))
         try:
             check_same_host(connection.greeting, self.host_pid)
-            subscription = operations.events()
+            subscription = operations.events(notifications=notifications)
             await connection.request(subscription.method, subscription.params, subscription.timeout)
         except BaseException:
             connection.close()

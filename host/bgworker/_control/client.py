@@ -205,13 +205,16 @@ class Client:
         if not isinstance(end, HostNotRunning):
             raise end
 
-    def events(self) -> EventStream:
+    def events(self, *, notifications: bool = False) -> EventStream:
         """Return what happens from now on, as an iterator over a connection of its own.
 
         Each event is a dictionary, the same that the hook ``bgworker_event`` gets.
+
+        Args:
+            notifications: Whether the notifications on ``wake_on`` channels are events, too: cut short, and a few a second.
         """
         self._connection.check_usable()
-        return EventStream(self, SharedConnection(attach(self.data_directory)))
+        return EventStream(self, SharedConnection(attach(self.data_directory)), notifications=notifications)
 
     def is_host_alive(self) -> bool:
         """Whether the host that this client is connected to lives; does not ask it."""
@@ -236,13 +239,13 @@ class EventStream:
     A stream that is not read costs the host memory, so in the end it closes one.
     """
 
-    def __init__(self, client: Client, connection: SharedConnection) -> None:
+    def __init__(self, client: Client, connection: SharedConnection, *, notifications: bool = False) -> None:
         self._client = client
         self._connection = connection
         try:
             check_same_host(connection.greeting, client.host_pid)
             # Subscribed before this returns: nothing that happens from now on is missed.
-            subscription = operations.events()
+            subscription = operations.events(notifications=notifications)
             connection.request(subscription.method, subscription.params, subscription.timeout)
         except BaseException:
             connection.close()

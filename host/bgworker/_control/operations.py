@@ -115,9 +115,9 @@ def stop(mode: str) -> Operation[str]:
     return Operation("stop", {"mode": mode}, lambda answer: str(answer.get("mode", mode)))
 
 
-def events() -> Operation[None]:
-    """Subscribe this connection to events."""
-    return Operation("events", {}, lambda answer: None)
+def events(*, notifications: bool = False) -> Operation[None]:
+    """Subscribe this connection to events, and to the notifications that wake workers."""
+    return Operation("events", {"notifications": True} if notifications else {}, lambda answer: None)
 
 
 def checked_timeout(timeout: float | None) -> float | None:

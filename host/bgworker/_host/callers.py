@@ -63,6 +63,8 @@ class Callers:
 
     def __init__(self) -> None:
         self._all: set[Caller] = set()
+        #: Subscribers that asked for notifications, too.
+        self.overhearing: set[Caller] = set()
 
     def add(self, caller: Caller) -> None:
         """Take note of a new caller."""
@@ -71,6 +73,14 @@ class Callers:
     def discard(self, caller: Caller) -> None:
         """Forget a caller whose connection has ended."""
         self._all.discard(caller)
+        self.overhearing.discard(caller)
+
+    def overhear(self, caller: Caller, is_wanted: bool) -> None:
+        """Tell a subscriber of notifications, or no more."""
+        if is_wanted:
+            self.overhearing.add(caller)
+        else:
+            self.overhearing.discard(caller)
 
     def forget(self, registration: tuple[int, int]) -> None:
         """Take a registration that is over off everybody's list: connections live long, and register much."""
@@ -101,6 +111,12 @@ class Callers:
             line = encode(event)
             for caller in subscribers:
                 caller.connection.send_line(line)
+
+    def broadcast_overheard(self, event: Message) -> None:
+        """Tell every subscriber that asked for notifications."""
+        line = encode(event)
+        for caller in list(self.overhearing):  # one that is given up over this leaves the set
+            caller.connection.send_line(line)
 
 
 class NotifyTarget:

@@ -33,6 +33,7 @@ from bgworker._host.database import DatabaseWatch
 from bgworker._host.helper_process import HelperProcess
 from bgworker._host.loaders import Loaders
 from bgworker._host.news import News
+from bgworker._host.notify_events import NotifyEvents
 from bgworker._host.output import Output
 from bgworker._host.status import Finished, slot_view, timestamp
 from bgworker._host.strays import Strays
@@ -143,6 +144,7 @@ class Host:
             self.output.loader_fds,
         )
         self.births = Births(self.loop, self._loaders.send, self._worker_born, self._birth_failed, self._worker_says)
+        self._notify_events = NotifyEvents(self.callers)
         self._wake_ups = WakeUps(self.machine.slots, self.births.by_pid)
         self.database: DatabaseWatch | None = None
         if configuration.database is not None:
@@ -687,6 +689,7 @@ class Host:
         match message["type"]:
             case "notify":
                 self._wake_ups.notified(message["database"], message["channel"], message["payload"])
+                self._notify_events.heard(message["database"], message["channel"], message["payload"])
             case "gap":
                 self._wake_ups.heard_again(message["database"], message["channels"])
             case "deaf":

@@ -301,8 +301,12 @@ def stop(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
 
 
 def events(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
-    """Subscribe to events from now on."""
+    """Subscribe to events from now on; with ``notifications`` also to what wakes workers."""
+    notifications = params.get("notifications", False)
+    if not isinstance(notifications, bool):
+        raise ProtocolError('parameter "notifications" must be true or false')
     caller.is_subscribed = True
+    host.callers.overhear(caller, notifications)
     return {}
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import selectors
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+import time
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
@@ -12,10 +13,14 @@ from bgworker.cli import _console
 from bgworker.cli._database_url import database_url, leads_to_transaction_pooler, open_connection, refused
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import json_option, seconds, verb
-from bgworker.errors import HostError, WaitTimeout
+from bgworker.errors import HostError, HostNotRunning, WaitTimeout
 
 if TYPE_CHECKING:
     import psycopg
+
+#: Pauses between two tries to connect again, in seconds.
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 5.0
 
 
 @verb(
@@ -55,33 +60,42 @@ bgworker listen orders --json --count 1 --timeout 10
 def listen(invocation: Invocation, channels: tuple[str, ...], count: int | None, timeout: float | None, as_json: bool) -> None:
     """Print the notifications on each CHANNEL as they come, until Ctrl-C.
 
-    A line is the channel, the sender's process id in PostgreSQL, and the payload.
+    A line is the channel, the sender's process id in PostgreSQL, and the payload. A connection that
+    breaks is made again, and what may have been missed meanwhile is said.
     """
-    shown = 0
+    listener = Listener(invocation, channels, count, timeout, as_json)
+    connection = open_connection(listener.url())
+    refuse_pooler(listener.url(), connection)
+    listener.listen(connection, "listening on")
+    pause = _FIRST_PAUSE
+    while not listener.is_done:
+        try:
+            connection = open_connection(listener.url())
+        except HostNotRunning:
+            raise  # with the host went an embedded server, and nobody else knows where one is
+        except HostError:
+            listener.check_time()
+            time.sleep(min(pause, listener.seconds_left()))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+            continue
+        pause = _FIRST_PAUSE
+        listener.listen(connection, "listening again on", may_have_missed=True)
 
-    def show(notification: Notification) -> None:
-        nonlocal shown
-        # Several can arrive at once; those after the last one wanted are not shown.
-        if count is not None and shown >= count:
-            return
-        shown += 1
-        if as_json:
-            _console.say_json(notification._asdict())
-        else:
-            _console.say(f"{notification.channel} {notification.pid} {notification.payload}".rstrip())
-        _console.flush()
 
-    url = database_url(invocation, is_direct=True)
-    with open_connection(url) as connection:
-        if leads_to_transaction_pooler(url, connection):
-            raise HostError(
-                "cannot listen through a transaction pooler",
-                "It gives each transaction another session of the server: the notifications would go to nobody, or to a stranger.",
-                "Give direct_url in [database]: a url that leads to the server itself, or to a pooler in session mode.",
-            )
-        _listen(connection, channels, show)
-        _console.note("LOG", f"listening on {', '.join(channels)}")
-        _pump(connection, show, lambda: count is not None and shown >= count, timeout)
+def refuse_pooler(url: str, connection: psycopg.Connection[Any]) -> None:
+    """Close a connection on which nothing would ever be heard, and say why.
+
+    Raises:
+        HostError: It leads to a transaction pooler.
+    """
+    if not leads_to_transaction_pooler(url, connection):
+        return
+    connection.close()
+    raise HostError(
+        "cannot listen through a transaction pooler",
+        "It gives each transaction another session of the server: the notifications would go to nobody, or to a stranger.",
+        "Give direct_url in [database]: a url that leads to the server itself, or to a pooler in session mode.",
+    )
 
 
 class Notification(NamedTuple):
@@ -89,42 +103,113 @@ class Notification(NamedTuple):
 
     channel: str
     payload: str
-    #: The sender's backend.
-    pid: int
+    #: The sender's backend; none for a gap.
+    pid: int | None
+    #: No notification: the connection was made again, and those in between went unheard.
+    may_have_missed: bool = False
 
 
-def _listen(connection: psycopg.Connection[Any], channels: tuple[str, ...], show: Callable[[Notification], None]) -> None:
-    import psycopg
-    from psycopg import sql
+class Listener:
+    """What is listened to, across connections.
 
-    # One that comes while LISTEN itself is executed is given to the handler and never seen by _pump.
-    connection.add_notify_handler(lambda n: show(Notification(n.channel, n.payload, n.pid)))
-    for channel in channels:
-        try:
-            connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-        except (psycopg.Error, ValueError) as error:
-            raise refused(f'could not listen on channel "{channel}"', error) from None
-
-
-def _pump(
-    connection: psycopg.Connection[Any], show: Callable[[Notification], None], is_done: Callable[[], bool], timeout: float | None
-) -> None:
-    """Wait on the socket for notifications.
-
-    Not ``connection.notifies()``: psycopg's own waits wake ten times a second (design section 8.12).
+    Args:
+        invocation: Names the host.
+        channels: Their names.
+        count: End after so many notifications.
+        timeout: End after so many seconds without one.
+        as_json: Whether a notification is printed as an object.
     """
-    import psycopg
 
-    libpq = connection.pgconn
-    with selectors.DefaultSelector() as selector:
-        selector.register(connection.fileno(), selectors.EVENT_READ)
-        while not is_done():
-            if not selector.select(timeout):
-                raise WaitTimeout(f"timed out after {timeout:g} s without a notification")
+    def __init__(
+        self, invocation: Invocation, channels: tuple[str, ...], count: int | None, timeout: float | None, as_json: bool
+    ) -> None:
+        self._invocation = invocation
+        self._channels = channels
+        self._count = count
+        self._timeout = timeout
+        self._as_json = as_json
+        self._shown = 0
+        self._last_at = time.monotonic()
+
+    def url(self) -> str:
+        """Return where the database is now."""
+        return database_url(self._invocation, is_direct=True)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether enough has come."""
+        return self._count is not None and self._shown >= self._count
+
+    def seconds_left(self) -> float:
+        """Return how long the next notification may take."""
+        return math.inf if self._timeout is None else max(self._last_at + self._timeout - time.monotonic(), 0.0)
+
+    def check_time(self) -> None:
+        """Raise WaitTimeout if it took longer."""
+        if self._timeout is not None and not self.seconds_left():
+            raise WaitTimeout(f"timed out after {self._timeout:g} s without a notification")
+
+    def listen(self, connection: psycopg.Connection[Any], words: str, *, may_have_missed: bool = False) -> None:
+        """Print what comes until enough has come, or the connection breaks, which is said."""
+        import psycopg
+
+        with connection:
             try:
-                libpq.consume_input()
+                self._begin(connection)
+                names = ", ".join(self._channels)
+                _console.note("LOG", f"{words} {names}" + ("; notifications may have been missed" if may_have_missed else ""))
+                if may_have_missed and self._as_json:
+                    for channel in self._channels:
+                        self._print(Notification(channel, "", None, may_have_missed=True))
+                self._pump(connection)
             except psycopg.Error as error:
-                raise refused("the connection to the database was lost", error) from None
-            while (came := libpq.notifies()) is not None:
-                # Channel and payload come in the encoding of the connection, which psycopg sets to UTF-8.
-                show(Notification(came.relname.decode("utf-8", "replace"), came.extra.decode("utf-8", "replace"), came.be_pid))
+                if not connection.broken:
+                    raise
+                lost = refused("the connection to the database was lost", error)
+                _console.note("LOG", f"{lost.message_primary}; connecting again")
+
+    def _begin(self, connection: psycopg.Connection[Any]) -> None:
+        import psycopg
+        from psycopg import sql
+
+        # One that comes while LISTEN itself is executed is given to the handler and never seen by _pump.
+        connection.add_notify_handler(lambda n: self._show(Notification(n.channel, n.payload, n.pid)))
+        for channel in self._channels:
+            try:
+                connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            except (psycopg.Error, ValueError) as error:
+                if connection.broken:
+                    raise
+                raise refused(f'could not listen on channel "{channel}"', error) from None
+
+    def _pump(self, connection: psycopg.Connection[Any]) -> None:
+        """Wait on the socket for notifications.
+
+        Not ``connection.notifies()``: psycopg's own waits wake ten times a second (design section 8.12).
+        """
+        libpq = connection.pgconn
+        with selectors.DefaultSelector() as selector:
+            selector.register(connection.fileno(), selectors.EVENT_READ)
+            while not self.is_done:
+                self.check_time()
+                if not selector.select(None if self._timeout is None else self.seconds_left()):
+                    continue
+                libpq.consume_input()
+                while (came := libpq.notifies()) is not None:
+                    # Channel and payload come in the encoding of the connection, which psycopg sets to UTF-8.
+                    channel, payload = came.relname.decode("utf-8", "replace"), came.extra.decode("utf-8", "replace")
+                    self._show(Notification(channel, payload, came.be_pid))
+
+    def _show(self, notification: Notification) -> None:
+        # Several can arrive at once; those after the last one wanted are not shown.
+        if not self.is_done:
+            self._shown += 1
+            self._last_at = time.monotonic()
+            self._print(notification)
+
+    def _print(self, notification: Notification) -> None:
+        if self._as_json:
+            _console.say_json(notification._asdict())
+        else:
+            _console.say(f"{notification.channel} {notification.pid} {notification.payload}".rstrip())
+        _console.flush()

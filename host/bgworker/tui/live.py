@@ -56,8 +56,8 @@ class Source(Protocol):
     def status(self) -> Status:
         """Return the status dict."""
 
-    def events(self) -> Stream:
-        """Return what happens from now on."""
+    def events(self, *, notifications: bool = False) -> Stream:
+        """Return what happens from now on, notifications that wake workers included if they are asked for."""
 
     def close(self) -> None:
         """End the connection."""
@@ -213,7 +213,8 @@ class LiveView:
 
     def _subscribe(self) -> None:
         assert self._source is not None
-        self._stream = self._source.events()
+        # A pipe gets a whole table after each event: what wakes workers is no reason for one.
+        self._stream = self._source.events(notifications=self._console.is_terminal)
         threading.Thread(target=self._follow, args=(self._stream,), daemon=True).start()
 
     def _follow(self, stream: Stream) -> None:

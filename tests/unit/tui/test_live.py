@@ -55,8 +55,9 @@ class FakeHost:
             raise HostNotRunning("connection to the host is gone")
         return self.facts
 
-    def events(self) -> FakeStream:
+    def events(self, *, notifications: bool = False) -> FakeStream:
         """Open one more stream."""
+        self.hears_notifications = notifications
         self.streams.append(FakeStream())
         return self.streams[-1]
 
@@ -97,6 +98,20 @@ def test_an_event_is_drawn_and_leave_ends_it(fake: FakeHost, view_of: Any, now: 
     assert run(view) == 7
     assert "host is stopping" in output.getvalue()
     assert "order-drain" in output.getvalue()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_notifications_are_for_a_screen(fake: FakeHost, view_of: Any, is_terminal: bool) -> None:
+    """C27: what wakes workers is a line below the table on a terminal, inert; a pipe is not given a table for each."""
+    view, inbox, output = view_of(fake, is_terminal=is_terminal)
+    view.open()
+    assert fake.hears_notifications is is_terminal
+    if is_terminal:
+        inbox.put(Message("event", {"event": "notify", "at": None, "channel": "orders", "message": "notify orders: 4\x1b[2J2"}))
+        fake.on_status = lambda count: inbox.put(Message("leave", 0))
+        run(view)
+        assert "notify orders: 4" in output.getvalue()
+        assert "\x1b[2J2" not in output.getvalue()
 
 
 def test_a_burst_is_asked_about_once(fake: FakeHost, view_of: Any) -> None:
