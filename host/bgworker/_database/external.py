@@ -86,7 +86,6 @@ class ExternalServer:
     def route_open(self) -> None:
         """Let the workers in."""
         self._is_open = True
-        self._owner.ask_again_every(None if self.route.has_sessions else POOLED_INTERVAL)
         self._report_answer()
 
     def route_closed(self, reason: str, when: str) -> None:
@@ -107,6 +106,8 @@ class ExternalServer:
     def _report_answer(self) -> None:
         assert self._answer is not None
         phase, detail = self._answer
+        if phase is Phase.RECOVERY_FINISHED:
+            self._owner.ask_again_every(None if self.route.has_sessions else POOLED_INTERVAL)
         if self._reasons:
             self._reasons.clear()
             self._owner.log("LOG", f"database answers again: it is {_ANSWERS[phase]}")

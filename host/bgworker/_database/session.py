@@ -144,6 +144,11 @@ class Session:
         return self._connection is not None and self._connection.status == pq.ConnStatus.OK
 
     @property
+    def is_asking(self) -> bool:
+        """Whether a statement is under way."""
+        return self._done is not None
+
+    @property
     def key_pid(self) -> int:
         """The pid in the key that cancels this connection's queries; a pooler's is none of the server's."""
         assert self._connection is not None

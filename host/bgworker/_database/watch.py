@@ -118,7 +118,8 @@ class Watch:
     def ask_again_every(self, interval: float | None) -> None:
         """Ask a read-write server for its phase this often: a pooler keeps our connection when the server behind it goes."""
         self._interval = interval
-        if interval is not None and self._is_answering and (self._timer is None or self._timer.is_cancelled):
+        # One that is being asked sets the timer with its answer.
+        if interval is not None and self._is_answering and self._session.is_connected and not self._session.is_asking:
             self._set_timer(self._waits.call_after(interval, self._ask))
 
     def end(self) -> None:
@@ -195,7 +196,9 @@ class Watch:
             self._is_read_write()
 
     def _is_read_write(self) -> None:
-        if (probe := keepalive(self._parameters)) is not None:
+        if self._interval is not None:
+            self._set_timer(self._waits.call_after(self._interval, self._ask))
+        elif (probe := keepalive(self._parameters)) is not None:
             idle, patience = probe
             self._set_timer(self._waits.call_after(idle, lambda: self._ask(patience)))
         self._answers(Phase.RECOVERY_FINISHED, "")
@@ -213,8 +216,6 @@ class Watch:
         self._end_grace()
         self._pace.backoff.reset()
         self._is_answering = True
-        if phase is Phase.RECOVERY_FINISHED and self._interval is not None:
-            self._set_timer(self._waits.call_after(self._interval, self._ask))
         self._report(phase, detail)
 
     # --- timers ---

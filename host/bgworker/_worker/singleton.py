@@ -144,13 +144,14 @@ def _open(runtime: Runtime) -> WorkerConnection:
     from bgworker._worker.database import WorkerConnection
 
     assert runtime.database is not None
+    conninfo = runtime.database.session_conninfo("a singleton's lock")
     parameters: dict[str, Any] = {
         **CLIENT_SETTINGS,
         "application_name": application_name(runtime.worker.bgw_name, os.uname().nodename),
     }
     if runtime.database.role is not None:
         parameters["user"] = runtime.database.role
-    session = WorkerConnection.connect(runtime.database.session_conninfo("lock of a singleton"), autocommit=True, **parameters)
+    session = WorkerConnection.connect(conninfo, autocommit=True, **parameters)
     session.adopt(runtime)
     runtime.connection = session
     return session

@@ -54,6 +54,20 @@ def counter(arg):
             spi.execute("INSERT INTO counted VALUES (%s, %s)", (worker.my_bgworker_entry().bgw_name, number))
     for _ in worker.latch_loop():
         pass
+
+def bypass(arg):
+    worker.unblock_signals()
+    worker.initialize_connection(None, "keeper", worker.BGWORKER_BYPASS_ROLELOGINCHECK)
+    for _ in worker.latch_loop():
+        pass
+
+def reader(arg):
+    worker.unblock_signals()
+    worker.initialize_connection(None, None)
+    with spi.transaction():
+        spi.execute("SELECT 1")
+    for _ in worker.latch_loop():
+        pass
 """
 
 
@@ -215,3 +229,34 @@ def test_wake_on_beside_a_transaction_pooler(
             assert host.run_cli("listen", "orders", "--timeout", "0.1").returncode == 4
         finally:
             administrator.execute("DROP TABLE IF EXISTS seen")
+
+
+@needs_pgbouncer
+def test_no_session_of_a_pooler_is_left_changed(
+    bgworker_host: MakeHost, shared_server: Server, make_pooler: Callable[..., Pooler]
+) -> None:
+    """C16, C19: what lasts longer than a transaction is refused through a pooler, and takes direct_url where it is given."""
+    pooler = make_pooler(shared_server, "transaction")
+    workers = [worker("single", "reader", "singleton = true"), worker("bypass", "bypass"), worker("reader", "reader")]
+    with shared_server.connect() as administrator:
+        administrator.execute("CREATE ROLE keeper NOLOGIN")
+        try:
+            host = bgworker_host(configuration(pooler.url(), *workers), tasks=TASKS)
+            host.wait_for_worker("reader")
+            for name, words in (("single", "a singleton's lock"), ("bypass", "a bypass flag")):
+                said = f"{words} cannot be used through a transaction pooler"
+                host.wait_until(lambda name=name, said=said: said in host.log(name) + host.log(), f"the log says why not {name}")
+            with pooler.connect() as stranger:
+                for _ in range(4):
+                    query = "SELECT session_user, current_setting('default_transaction_read_only')"
+                    assert stranger.execute(query).fetchone() == ("postgres", "off")
+            host.stop()
+            host.config_path.write_text(configuration(pooler.url(), *workers, direct_url=shared_server.url))
+            host.start_and_wait()
+            for name in ("single", "bypass", "reader"):
+                host.wait_for_worker(name)
+            query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'bypass' AND usename = 'postgres'"
+            host.wait_until(lambda: administrator.execute(query).fetchone() == (1,), "the bypass is connected")
+            host.stop()
+        finally:
+            administrator.execute("DROP ROLE keeper")
