@@ -105,9 +105,14 @@ def test_kills_in_between(host: RunningHost) -> None:
     start(host, "hang")
     pid = wait_for_opened(host)
     os.kill(pid, signal.SIGKILL)
-    host.wait_until(lambda: values(host) == SHUT, "closed after the worker's death")
+    host.wait_until(lambda: values(host) == SHUT, "closed after the worker's death", timeout=20)  # less than the deadline
 
+    # One that has not answered the worker, then one that has.
+    database = children(host)["database"]
+    os.kill(database, signal.SIGSTOP)
     assert host.run_cli("start", "hang").returncode == 0
+    host.wait_for_worker("hang")
+    os.kill(database, signal.SIGKILL)
     pid = wait_for_opened(host, pid)
     os.kill(children(host)["database"], signal.SIGKILL)
     host.wait_until(lambda: values(host) == SHUT, "closed by the next database process")

@@ -105,6 +105,10 @@ def test_one_at_a_time(host: FakeHost, shut: Server) -> None:
     ask(host, 2)
     ask(host, 3)
     host.send(type="close_database", id=2)
+    host.send(type="all of it has been read")
+    host.received("log", level="WARNING")
+    assert values(shut) == OPEN
+    assert [message["id"] for message in host.messages("database_opened")] == [1]
     host.send(type="close_database", id=1)
     assert answer(host, 3) == ("", "")
     host.send(type="close_database", id=3)
