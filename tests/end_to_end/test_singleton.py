@@ -58,6 +58,13 @@ def holder(url: str) -> int:
     return int(value(url, HOLDER))
 
 
+def wait_for_run(host: RunningHost, url: str, number: int) -> int:
+    """Wait until this host's worker runs, as the life of this number, and has said so in the table; return its pid."""
+    pid = int(host.wait_for_worker("only")["pid"])
+    host.wait_until(lambda: value(url, "SELECT count(*) FROM runs") == number, f"run {number} has begun")
+    return pid
+
+
 def wait_for_standby(host: RunningHost, url: str, state: str = "not_yet_started") -> dict[str, Any]:
     """Wait until a host's worker says that the present holder keeps it from starting; return its slot."""
 
@@ -84,18 +91,18 @@ def test_one_of_two_hosts_at_a_time(make_host: MakeHost, bgworker_database: str)
     value(url, CREATE)
     first, second = (make_host(HOST.format(url=url) + ONLY, tasks=TASKS) for _ in range(2))
     first.start_and_wait()
-    pid = first.wait_for_worker("only")["pid"]
+    pid = wait_for_run(first, url, 1)
     second.start_and_wait()
     wait_for_standby(second, url)
     assert second.run_cli("status", "--check").returncode == 0
 
     os.kill(pid, signal.SIGKILL)
-    second.wait_for_worker("only")
+    wait_for_run(second, url, 2)
     wait_for_standby(first, url, "waiting_restart")
     assert first.run_cli("status", "--check").returncode == 0, "a worker whose work another host does needs nobody"
 
     value(url, "SELECT pg_terminate_backend(%s)", holder(url))
-    first.wait_for_worker("only")
+    wait_for_run(first, url, 3)
     waiting = wait_for_standby(second, url, "waiting_restart")
 
     # A changed registration restarts it, and SIGTERM ends the wait long before shutdown_timeout.
@@ -107,15 +114,14 @@ def test_one_of_two_hosts_at_a_time(make_host: MakeHost, bgworker_database: str)
 
     with first.client() as client:
         client.terminate("only")
-    second.wait_for_worker("only")
+    wait_for_run(second, url, 4)
     with first.client() as client:
         client.start("only")
     wait_for_standby(first, url)
 
     assert second.process is not None
     second.process.kill()
-    first.wait_for_worker("only")
-    assert value(url, "SELECT count(*) FROM runs") == 5
+    wait_for_run(first, url, 5)
     assert value(url, OVERLAPS) == 0
     assert first.stop() == 0
 
