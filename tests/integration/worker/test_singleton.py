@@ -213,6 +213,19 @@ def test_async_holder_that_never_asks(bear: Any, server: Server) -> None:
     expect_started(second)
 
 
+@pytest.mark.parametrize("function", ["hold", "hold_async"])
+def test_sleeping_holder_ends_with_its_session(bear: Any, server: Server, function: str) -> None:
+    """A holder that never asked for its connection, and only sleeps, ends when the session with the lock does."""
+    first = bear(function)
+    expect_started(first)
+    second = bear(function)
+    expect_waiting(second)
+    server.value("SELECT pg_terminate_backend(%s)", server.value(HOLDER))
+    assert first.wait() == 1
+    assert "because its database connection was lost" in first.read("err")
+    expect_started(second)
+
+
 def test_signals_are_blocked_at_entry(bear: Any, server: Server) -> None:
     """C21: also in a worker that waited with SIGTERM unblocked."""
     first = bear()
