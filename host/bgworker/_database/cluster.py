@@ -30,6 +30,7 @@ SUPERUSER: Final = "postgres"
 SETTINGS_NAME: Final = "bgworker.conf"
 _MAIN_NAME: Final = "postgresql.conf"
 _VERSION_NAME: Final = "PG_VERSION"
+_CONTROL_NAME: Final = "global/pg_control"
 #: What initdb writes into postgresql.conf and bgworker.conf sets as well.
 _TAKEN_OVER: Final = ("max_connections", "shared_buffers")
 
@@ -64,14 +65,21 @@ def inspect(path: str, identity: Identity) -> bool:
         raise _foreign(path, status.st_uid, identity)
     fd = open_directory(path, {identity.uid, os.geteuid()})
     try:
-        version = read_file(fd, _VERSION_NAME)
-        if version is None:
+        version = (read_file(fd, _VERSION_NAME) or b"").decode("ascii", "replace").strip()
+        if not version:
             if not os.listdir(fd):
                 return False
+            if os.path.exists(os.path.join(path, _CONTROL_NAME)):
+                # Somebody's data: nobody should be told to move that away before anything else.
+                raise ConfigurationError(
+                    f'cannot use "{path}": its file {_VERSION_NAME} is missing or empty',
+                    "It is a PostgreSQL data directory that was damaged. It was left as it is.",
+                    "Restore it from a backup, or move it away and start with an empty one.",
+                )
             raise ConfigurationError(
                 f'cannot use "{path}": it is not empty and no PostgreSQL data directory', "It was left as it is.", "Move it away."
             )
-        _check_version(path, version.decode("ascii", "replace").strip())
+        _check_version(path, version)
         owner = os.fstat(fd).st_uid
     finally:
         os.close(fd)

@@ -19,6 +19,7 @@ LOG_NAME: Final = "postgresql.log"
 MAX_BYTES: Final = 16 << 20
 _TAIL_BYTES: Final = 16_384
 _SEVERITY: Final = re.compile(r"^.*?\b(LOG|WARNING|ERROR|FATAL|PANIC|DETAIL|HINT):\s+(.*)$")
+_CONFIGURATION: Final = re.compile(r'configuration file ".*" contains errors')
 #: A line of a client's connection, by our log_line_prefix: what ended that says nothing about the server's end.
 _OF_A_CLIENT: Final = re.compile(r"^[^]]*\[\d+\] \S+@\S+ ")
 
@@ -62,6 +63,10 @@ def why(text: str) -> str:
         if found is None or found[1] not in ("FATAL", "PANIC"):
             continue
         parts = [found[2]]
+        if _CONFIGURATION.match(found[2]):
+            # What is wrong in the file stands in the line before: a LOG line, perhaps with its own hint.
+            before = [said[2] for line in lines[:number] if (said := _SEVERITY.match(line)) and said[1] == "LOG"]
+            parts = [*before[-1:], *parts]
         if number + 1 < len(lines) and (more := _SEVERITY.match(lines[number + 1])) and more[1] == "DETAIL":
             parts.append(more[2])
         return one_line("\n".join(parts))

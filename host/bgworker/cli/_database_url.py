@@ -46,7 +46,8 @@ def database_url(invocation: Invocation, *, is_direct: bool = False) -> str:
         # The host tells nobody the password; whoever may read workers.toml has it.
         return _configured_url(invocation, is_direct) or str(database["url"])
     if not database.get("url"):
-        raise HostError("the embedded database does not run yet", f"{database.get('detail') or 'It is starting'}.".capitalize())
+        detail = str(database.get("detail") or "it is starting")
+        raise HostError("the embedded database does not run yet", f"{detail[:1].upper()}{detail[1:]}.")
     return str(database["url"])
 
 

@@ -38,10 +38,10 @@ def test_embedded(client: Any, configured: Any) -> None:
 
 def test_embedded_that_is_not_up(client: Any, configured: Any) -> None:
     """Before it runs there is nothing to connect to, and the reason is the database's."""
-    client.facts["host"] = {"database": {"kind": "embedded", "phase": "starting", "url": "", "detail": "it is recovering"}}
+    client.facts["host"] = {"database": {"kind": "embedded", "phase": "starting", "url": "", "detail": "it is in /Data"}}
     with pytest.raises(HostError, match="does not run yet") as raised:
         _database_url.database_url(Invocation())
-    assert raised.value.message_detail == "It is recovering."
+    assert raised.value.message_detail == "It is in /Data."
 
 
 def test_external_needs_no_host(no_host: None, configured: Any) -> None:

@@ -165,7 +165,8 @@ def test_left_overs_of_interrupted_ones_go_away(tmp_path: Path, me: Identity) ->
 
 
 @pytest.mark.parametrize(
-    ("version", "expected"), [("16", "made by PostgreSQL 16"), ("19", "made by PostgreSQL 19"), ("", "made by PostgreSQL ")]
+    ("version", "expected"),
+    [("16", "made by PostgreSQL 16"), ("19", "made by PostgreSQL 19"), ("", "no PostgreSQL data directory")],
 )
 def test_other_version_is_refused(tmp_path: Path, me: Identity, version: str, expected: str) -> None:
     """Only our own major version is run."""
