@@ -38,7 +38,7 @@ from bgworker.worker import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
     import psycopg
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from bgworker._worker.async_part import AsyncPart
     from bgworker._worker.database import AsyncWorkerConnection
     from bgworker._worker.latch_loop import Timeout
+    from bgworker._worker.segment import Segment
 
 __all__ = [
     "AsyncBackgroundWorkerHandle",
@@ -74,6 +75,7 @@ __all__ = [
     "reset_latch",
     "set_latch",
     "settings",
+    "shared_memory",
     "transaction",
     "wait_latch",
 ]
@@ -125,6 +127,26 @@ async def connect_database() -> psycopg.AsyncConnection[Any]:
 
     runtime = _part("aio.connect_database()", "bgworker.worker.connect()").runtime
     return await connection.connect_async(runtime, connection.plan(runtime, None, None, 0, read_write=True))
+
+
+async def shared_memory(name: str, size: int | None = None, initialise: Callable[[Segment], object] | None = None) -> Segment:
+    """Attach to a segment of memory that workers share; see ``bgworker.worker.shared_memory``.
+
+    Its locks are taken with ``async with segment.lock(name):``.
+    """
+    from bgworker._worker import segment
+
+    part = _part("aio.shared_memory()", "bgworker.worker.shared_memory()")
+    runtime = part.runtime
+    params = segment.request_of(runtime, name, size)
+    if params is not None:
+        answer = await part.request("attach_segment", params, segment.REPLY_TIMEOUT)
+        # Another task may have been faster. This descriptor then stays open: closing one gives up the locks of all.
+        if name not in runtime.segments:
+            segment.take(runtime, answer)
+    found = runtime.segments[name]
+    await found.prepare_async(initialise, may_be_first=size is not None or initialise is not None)
+    return found
 
 
 async def initialize_connection(

@@ -50,13 +50,14 @@ from bgworker._worker.wait import (
 from bgworker._worker.wait import wait_latch as _wait_latch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     import psycopg
 
     from bgworker._handle import BackgroundWorkerHandle
     from bgworker._spec import BackgroundWorker
+    from bgworker._worker.segment import Segment
 
 __all__ = [
     "BGWORKER_BYPASS_ALLOWCONN",
@@ -86,6 +87,7 @@ __all__ = [
     "reset_latch",
     "set_latch",
     "settings",
+    "shared_memory",
     "unblock_signals",
     "wait_latch",
 ]
@@ -231,6 +233,42 @@ def report_activity(state: str, text: str = "") -> None:
     runtime = current()
     with Deferred(runtime.interrupts):
         runtime.activity.report(state, text)
+
+
+# -- shared memory ---------------------------------------------------------------------------------------------------
+
+
+def shared_memory(name: str, size: int | None = None, initialise: Callable[[Segment], object] | None = None) -> Segment:
+    """Attach to a segment of memory that workers share; the first one makes it (C31).
+
+    It stays attached until the process ends: who shares memory goes down with a crash of any
+    of the others, and all of them start again with new memory. A second call with the same
+    name returns the same object.
+
+    Args:
+        name: 1 to 63 characters out of A-Z, a-z, 0-9, ``_``, ``.`` and ``-``; one name is one segment in the whole host.
+        size: In bytes. All who give it must agree; None attaches to what is there.
+        initialise: Called with the segment, by the first one only, while nobody else sees it; the
+            memory is zero then. If it raises or dies, the next one to attach begins anew.
+
+    Returns:
+        The segment: ``buffer``, a writable memoryview; ``lock(name)``, for a ``with`` block; ``name``, ``size``, ``generation``.
+
+    Raises:
+        SharedMemoryError: It does not exist and no size was given, has another size, or is more than ``max_shared_memory``.
+        UsageError: In an event loop, or outside of the main thread.
+        HostNotRunning: There is no host.
+    """
+    runtime = _main_thread_runtime("shared_memory()")
+    from bgworker._worker import segment
+
+    with Deferred(runtime.interrupts):
+        params = segment.request_of(runtime, name, size)
+        if params is not None:
+            segment.take(runtime, runtime.channel.request("attach_segment", params, segment.REPLY_TIMEOUT))
+    found = runtime.segments[name]
+    found.prepare(initialise, may_be_first=size is not None or initialise is not None)
+    return found
 
 
 # -- the database ----------------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ from bgworker._spec import BGW_EXTRALEN, BGW_MAXLEN, MAX_RESTART_TIME, printable
 
 #: MAX_BACKENDS of PostgreSQL, which bounds its max_worker_processes (guc_tables.c).
 MAX_SLOTS: Final = 262_143
+#: What a process can address on 64-bit Linux, and so what any limit on memory may be.
+MAX_SHARED_MEMORY: Final = 1 << 47
 #: More idle processes than this are a slip of the keyboard.
 MAX_SPARE_WORKERS: Final = 1024
 #: A worker's bgw_restart_time that means never, as the file spells it.
@@ -69,6 +71,13 @@ class HostSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     restart_after_crash: Annotated[
         bool, _key("false: a crash that would restart other workers shuts the host down, exit code 1.", "true or false")
     ] = True
+    max_shared_memory: Annotated[
+        Annotated[int, Meta(ge=0, le=MAX_SHARED_MEMORY)],
+        _key(
+            "Bytes that all shared memory segments of workers may have together; 0 for none.",
+            f"an integer from 0 to {MAX_SHARED_MEMORY}",
+        ),
+    ] = 268_435_456
     shutdown_timeout: Annotated[
         Timeout, _key("Seconds from SIGTERM to SIGKILL; the default of each worker's stop_timeout.", _TIMEOUT)
     ] = 5.0

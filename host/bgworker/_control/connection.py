@@ -10,6 +10,7 @@ them.
 from __future__ import annotations
 
 import errno
+import os
 import selectors
 import socket
 from collections import deque
@@ -62,6 +63,8 @@ class Connection:
         self._decoder = Decoder(limit)
         #: Unsent pieces; descriptors travel with the first byte of their piece.
         self._unsent: deque[tuple[memoryview, tuple[int, ...]]] = deque()
+        #: Descriptors in them that are closed once they have left.
+        self._owned: set[int] = set()
         self._unsent_bytes = 0
         #: Lines that have been read and not yet served.
         self._unserved: deque[bytes] = deque()
@@ -79,6 +82,14 @@ class Connection:
         if not self.is_open:
             return
         self._push(encode({**message, "fds": len(fds)} if fds else message), fds)
+
+    def hand_over(self, message: Message, fd: int) -> None:
+        """Send one message with a descriptor that is the connection's from now on, and closed when it has left."""
+        if not self.is_open or self._is_draining:
+            os.close(fd)
+            return
+        self._owned.add(fd)
+        self.send(message, (fd,))
 
     def send_line(self, line: bytes) -> None:
         """Send a message that is encoded already, newline included."""
@@ -117,6 +128,7 @@ class Connection:
                 self.close(f"connection lost: {what}")
                 return
             self._unsent_bytes -= sent
+            self._close_owned(fds)
             if sent < len(data):
                 self._unsent[0] = (data[sent:], ())
                 break
@@ -125,6 +137,11 @@ class Connection:
             call, self.when_flushed = self.when_flushed, None
             call()
         self._watch()
+
+    def _close_owned(self, fds: Sequence[int]) -> None:
+        for fd in self._owned.intersection(fds):
+            self._owned.discard(fd)
+            os.close(fd)
 
     def _watch(self) -> None:
         if not self.is_open:
@@ -212,6 +229,7 @@ class Connection:
         if self._events:
             self._loop.remove(self._socket)
         self._socket.close()
+        self._close_owned(tuple(self._owned))
         self._unsent.clear()
         self._unserved.clear()
         self._on_close(reason)

@@ -53,6 +53,8 @@ class SlotStatus:
     activity: Activity = field(default_factory=Activity)
     #: Why the worker is not running and what happens next; empty for a healthy one.
     reason: str = ""
+    #: Names of the shared memory segments that its process is attached to.
+    segments: tuple[str, ...] = ()
     #: Our own keys as they took effect.
     config: dict[str, Any] = field(default_factory=dict, hash=False)
 
@@ -109,6 +111,7 @@ def host_from(status: dict[str, Any]) -> HostStatus:
 def _slot_from(slot: dict[str, Any]) -> SlotStatus:
     values = dict(slot)
     values["bgw_flags"] = tuple(slot.get("bgw_flags", ()))
+    values["segments"] = tuple(slot.get("segments", ()))
     values["last_exit"] = last_exit_from(slot.get("last_exit"))
     values["activity"] = _known(Activity, slot.get("activity") or {})
     return _known(SlotStatus, values)

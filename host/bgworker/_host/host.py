@@ -15,13 +15,14 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from bgworker._config.model import Configuration
 from bgworker._control.protocol import Message
 from bgworker._control.server import ControlServer, Peer
 from bgworker._core import effects as fx
+from bgworker._core.scope import CrashScope, Segment
 from bgworker._core.slots import Slot, SlotMachine
 from bgworker._core.states import Origin, Phase, ShutdownMode, SlotState
 from bgworker._host import reload as reloading
@@ -35,6 +36,7 @@ from bgworker._host.loaders import Loaders
 from bgworker._host.news import News
 from bgworker._host.notify_events import NotifyEvents
 from bgworker._host.output import Output
+from bgworker._host.segments import Segments
 from bgworker._host.status import Finished, slot_view, timestamp
 from bgworker._host.strays import Strays
 from bgworker._host.waits import Waits, slot_record
@@ -83,8 +85,13 @@ class Host:
         self.started_at = time.monotonic()
         self.exit_code: int | None = None
         self.machine = SlotMachine(
-            settings.max_worker_processes, shutdown_timeout=settings.shutdown_timeout, start_timeout=settings.start_timeout
+            settings.max_worker_processes,
+            shutdown_timeout=settings.shutdown_timeout,
+            start_timeout=settings.start_timeout,
+            crash_scope=CrashScope(settings.crash_scope),
         )
+        self.segments = Segments(settings.max_shared_memory)
+        self._restart_after_crash = settings.restart_after_crash
         self.crash_count = 0
         self.finished = Finished()
         self.waits = Waits()
@@ -106,15 +113,7 @@ class Host:
         self._may_have_more_exits = False
         self._strays = Strays()
         self._is_loaded = False
-        self._without_effect = [
-            key
-            for key, is_set in (
-                ("crash_scope", settings.crash_scope != "attached"),
-                ("restart_after_crash", not settings.restart_after_crash),
-                ("spare_workers", settings.spare_workers is not None),
-            )
-            if is_set
-        ]
+        self._without_effect = [key for key, is_set in (("spare_workers", settings.spare_workers is not None),) if is_set]
         self._stop_helpers_by: float | None = None
         self._fatal_exit_code = 0
 
@@ -412,6 +411,7 @@ class Host:
         self._slot_table.close()
         self._activity_table.close()
         self._blank_table.close()
+        self.segments.close()
         self.output.close()
         self._lifeline.close()
         self._locks.close()
@@ -437,6 +437,8 @@ class Host:
                     self._news.exited(effect)
                 case fx.Forgotten():
                     self._forget(effect)
+                case fx.Reinitialise(others, segments):
+                    self._reinitialise(others, segments)
                 case fx.Log(level, message, detail, hint):
                     self.log(level, message, detail, hint)
 
@@ -454,6 +456,13 @@ class Host:
         self._slot_table.write(slot.slotno, slot_record(slot))
         if slot.state is not SlotState.FREE:  # else Forgotten follows, and with it the reason
             self.waits.slot_changed(slot, self.finished.reason)
+
+    def _reinitialise(self, others: int, segments: Iterable[Segment]) -> None:
+        """Give up memory that a crash has made worthless; end the host if it is not to go on after that (C31)."""
+        self.segments.drop(segments)
+        if others and not self._restart_after_crash and self.machine.shutdown is None:
+            self._fatal_exit_code = 1
+            self.begin_shutdown(ShutdownMode.FAST, "shutting down because restart_after_crash is off")
 
     def _forget(self, effect: fx.Forgotten) -> None:
         key = (effect.slotno, effect.generation)

@@ -8,13 +8,14 @@ answer comes later. A request never blocks: waits are remembered and answered wh
 from __future__ import annotations
 
 import difflib
+import os
 import signal
 import time
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from bgworker._control.protocol import Message
+from bgworker._control.protocol import Message, reply
 from bgworker._core.slots import Slot
 from bgworker._core.states import Origin, ShutdownMode, SlotState
 from bgworker._host import rights, waits
@@ -341,6 +342,23 @@ def close_database(host: Host, caller: Caller, request_id: Any, params: Params) 
     return {}
 
 
+def attach_segment(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
+    """Give a worker the descriptor of a shared memory segment; the attachment is known before the worker can map it (C31)."""
+    assert caller.worker is not None, "rights lets nobody else through"
+    size = params.get("size")
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool)):
+        raise ProtocolError('parameter "size" must be a whole number of bytes, or null')
+    segment, size, fd = host.segments.open(_text(params, "name"), size)
+    try:
+        host.apply(host.machine.attach(*caller.worker.life, segment, time.monotonic()))
+    except HostError:
+        os.close(fd)
+        raise
+    result = {"name": segment.name, "size": size, "generation": segment.generation}
+    caller.connection.hand_over(reply(request_id, result), fd)
+    return LATER
+
+
 METHODS: Final[dict[str, Callable[[Any, Caller, Any, Params], Any]]] = {
     "ping": ping,
     "status": status,
@@ -359,4 +377,5 @@ METHODS: Final[dict[str, Callable[[Any, Caller, Any, Params], Any]]] = {
     "ready_done": ready_done,
     "open_database": open_database,
     "close_database": close_database,
+    "attach_segment": attach_segment,
 }

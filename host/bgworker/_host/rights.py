@@ -57,6 +57,7 @@ NEEDS: Final[dict[str, Right]] = {
     "stop": Right.OWN,
     "settings": Right.WORK,
     "ready_done": Right.WORK,
+    "attach_segment": Right.WORK,
 }
 
 

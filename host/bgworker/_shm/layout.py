@@ -1,4 +1,4 @@
-"""The bytes of the two shared tables, and how a reader knows a record is whole.
+"""The bytes of the two shared tables and of segments, and how a reader knows a record is whole.
 
 Pure: bytes in, records out. No mmap, no file descriptor here.
 
@@ -10,6 +10,13 @@ Slot table (memfd, sealed against resizing; the host is its only writer)::
 
 Activity table (a second memfd): one record per slot, written by the worker that holds the
 slot, read by clients - never by the host, which reads nothing that others can write.
+
+Shared memory segment of workers (a memfd for each): one page of ours, then the workers' own bytes.
+The page holds one number, written under the segment's own lock: how far its first user is::
+
+    0  nobody has touched the memory, which is zero
+    1  an initialiser is at work, or has ended half-way
+    2  ready for everybody
 
 Who writes what, and in what order: a writer makes ``seq`` odd, writes the record, makes
 ``seq`` even. A reader takes ``seq``, copies the record, takes ``seq`` again, and accepts the
@@ -45,6 +52,13 @@ _ACTIVITY_BODY: Final = struct.Struct("<QHHH")
 ACTIVITY_STATE_BYTES: Final = 32
 ACTIVITY_WAIT_EVENT_BYTES: Final = 64
 ACTIVITY_TEXT_BYTES: Final = ACTIVITY_SIZE - 8 - _ACTIVITY_BODY.size - ACTIVITY_STATE_BYTES - ACTIVITY_WAIT_EVENT_BYTES
+
+#: In front of a segment's bytes: one page, so that they are as aligned as memory gets.
+SEGMENT_HEADER_SIZE: Final = 4096
+SEGMENT_STATE: Final = struct.Struct("<Q")
+SEGMENT_UNTOUCHED: Final = 0
+SEGMENT_BEGUN: Final = 1
+SEGMENT_READY: Final = 2
 
 #: How often a reader retries a record that is being written before it calls the writer gone.
 READ_ATTEMPTS: Final = 1000

@@ -30,6 +30,8 @@ from bgworker._worker.slot_view import SlotView
 from bgworker.errors import HostError, HostNotRunning, ProtocolError, WaitTimeout, error_from_dict
 
 _RECEIVE_BYTES: Final = 65_536
+#: Descriptors must not reach programs that the worker starts.
+_RECEIVE_FLAGS: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 #: poll() takes milliseconds in 32 bits; a longer wait is several.
 _LONGEST_POLL: Final = 2_000_000.0
 
@@ -44,13 +46,13 @@ class Reply:
         self._error: HostError | None = None
         self._notify = notify
 
-    def settle(self, message: Message) -> None:
-        """Take the host's answer and wake whoever waits for it."""
+    def settle(self, message: Message, fds: list[int]) -> None:
+        """Take the host's answer, and the descriptors that came with it, and wake whoever waits for it."""
         error = message.get("error")
         if isinstance(error, dict):
             self._error = error_from_dict(error)
         elif isinstance(message.get("result"), dict):
-            self._result = message["result"]
+            self._result = {**message["result"], "fds": fds} if fds else message["result"]
         else:
             self._error = ProtocolError("host sent a reply with neither result nor error")
         self._finish()
@@ -101,6 +103,8 @@ class Channel:
         self._interrupts = interrupts
         self._slots = slots
         self._decoder = Decoder()
+        #: Descriptors that have arrived, in the order of the messages that name them.
+        self._fds: deque[int] = deque()
         self._lock = threading.RLock()
         self._unsent = bytearray()
         self._replies: dict[int, Reply] = {}
@@ -213,12 +217,13 @@ class Channel:
         with self._lock:
             while self._socket is not None and self._loss is None:
                 try:
-                    data = self._socket.recv(_RECEIVE_BYTES)
+                    data, fds, _flags, _address = socket.recv_fds(self._socket, _RECEIVE_BYTES, 1, _RECEIVE_FLAGS)
                 except BlockingIOError:
                     return
                 except OSError as error:
                     self._lose(error.strerror or str(error))
                     return
+                self._fds.extend(fds)
                 if not data:
                     self._lose("it closed the channel")
                     return
@@ -302,8 +307,12 @@ class Channel:
     def _dispatch(self, message: Message) -> None:
         if "id" in message:
             reply = self._replies.pop(message["id"], None) if isinstance(message["id"], int) else None
+            fds = [self._fds.popleft() for _ in range(message.get("fds", 0))]
             if reply is not None:
-                reply.settle(message)
+                reply.settle(message, fds)
+            else:
+                for fd in fds:
+                    os.close(fd)
             return
         if "event" in message:
             self._events.append(message)

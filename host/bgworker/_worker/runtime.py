@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
 from bgworker._spec import BackgroundWorker
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bgworker._plugins.manager import PluginHost
     from bgworker._worker.async_part import AsyncPart
     from bgworker._worker.database import AsyncWorkerConnection, WorkerConnection
+    from bgworker._worker.segment import Segment
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ class Runtime:
     transaction: object | None = None
     #: What an async worker adds to its event loop; None in a blocking one.
     async_part: AsyncPart | None = None
+    #: The shared memory that this process is attached to, by name.
+    segments: dict[str, Segment] = field(default_factory=dict)
 
     def exit_on_host_death(self) -> NoReturn:
         """Leave at once: nothing of the worker may outlive its host (C24). No exit callbacks, as proc_exit in PostgreSQL's."""
