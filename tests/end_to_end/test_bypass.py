@@ -95,7 +95,7 @@ def test_bypass_and_refusal(host: RunningHost) -> None:
     last_exit = host.finished("refused")["last_exit"]
     assert last_exit["code"] == 1
     assert 'database "shut" is not currently accepting connections' in last_exit["reason"]
-    with host.client() as client, pytest.raises(HostError, match="only background workers with a database connection"):
+    with host.client() as client, pytest.raises(HostError, match="only background workers may ask for it"):
         client._connection.request("open_database", {"database": "shut"}, 10)
     assert values(host) == SHUT
 

@@ -58,6 +58,8 @@ NEEDS: Final[dict[str, Right]] = {
     "settings": Right.WORK,
     "ready_done": Right.WORK,
     "attach_segment": Right.WORK,
+    "open_database": Right.WORK,
+    "close_database": Right.WORK,
 }
 
 

@@ -59,7 +59,7 @@ def test_document_describes_no_other_method() -> None:
 
 def test_served() -> None:
     """The host serves every method that is documented, and beyond them only those of workers."""
-    assert set(METHODS) - {"settings", "ready_done", "open_database", "close_database"} == {
+    assert set(METHODS) - {"settings", "ready_done", "open_database", "close_database", "attach_segment"} == {
         operation.method for operation in OPERATIONS
     }
 

@@ -9,7 +9,7 @@ import pytest
 
 from bgworker._control.protocol import Message
 from bgworker._core.states import SlotState
-from bgworker._host import requests
+from bgworker._host import requests, rights
 from bgworker._host.openings import Openings
 from bgworker._spec import BGWORKER_SHMEM_ACCESS, DATABASE_WORKER_FLAGS, BackgroundWorker
 from bgworker.errors import HostError, ProtocolError
@@ -22,6 +22,7 @@ class Caller:
 
     def __init__(self, worker: Any = None) -> None:
         self.worker = worker
+        self.grants = rights.OWNER if worker is None else rights.WORKER
         self.answers: list[tuple[Any, Any]] = []
 
     def reply(self, request_id: Any, result: Any) -> None:
@@ -85,16 +86,19 @@ def test_next_database_process_is_asked_again() -> None:
 
 @pytest.mark.parametrize(
     ("worker", "flags", "database"),
-    [(None, DATABASE_WORKER_FLAGS, True), ("worker", BGWORKER_SHMEM_ACCESS, True), ("worker", DATABASE_WORKER_FLAGS, False)],
+    [("worker", BGWORKER_SHMEM_ACCESS, True), ("worker", DATABASE_WORKER_FLAGS, False)],
 )
 def test_only_database_workers_may_ask(worker: Any, flags: int, database: bool) -> None:
-    """C18: a client of the socket is refused, and so is a worker that may not connect."""
+    """C18: a worker that may not connect is refused; clients of the socket have no right to the method at all."""
     registered = BackgroundWorker(bgw_name="a", bgw_flags=flags, bgw_library_name="l", bgw_function_name="f")
     slots = [SimpleNamespace(state=SlotState.STARTED, worker=registered)]
     sent: list[Message] = []
     host: Any = SimpleNamespace(
         machine=SimpleNamespace(slots=slots), database=SimpleNamespace(openings=make(sent)) if database else None
     )
+    client: Any = Caller()
+    requests.serve(host, client, {"id": 1, "method": "open_database", "params": {"database": "shut"}})
+    assert client.answers == [(1, 'permission denied for "open_database": only background workers may ask for it')]
     caller: Any = Caller(SimpleNamespace(life=SimpleNamespace(slotno=0)) if worker else None)
     requests.serve(host, caller, {"id": 1, "method": "open_database", "params": {"database": "shut"}})
     assert caller.answers == [(1, "only background workers with a database connection may ask for this")]
