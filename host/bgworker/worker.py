@@ -69,6 +69,7 @@ __all__ = [
     "WL_SOCKET_WRITEABLE",
     "WL_TIMEOUT",
     "Notification",
+    "Segment",
     "Terminated",
     "UsageError",
     "block_signals",
@@ -91,6 +92,16 @@ __all__ = [
     "unblock_signals",
     "wait_latch",
 ]
+
+
+if not TYPE_CHECKING:  # a type checker would take every misspelled name for an object
+
+    def __getattr__(name: str) -> Any:
+        if name == "Segment":  # for annotations; most workers share no memory
+            from bgworker._worker.segment import Segment
+
+            return Segment
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def my_bgworker_entry() -> BackgroundWorker:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import struct
 import threading
 import time
 from collections import deque
@@ -32,6 +33,8 @@ from bgworker.errors import HostError, HostNotRunning, ProtocolError, WaitTimeou
 _RECEIVE_BYTES: Final = 65_536
 #: Descriptors must not reach programs that the worker starts.
 _RECEIVE_FLAGS: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+#: The host sends one descriptor at a time, and the kernel never joins two messages that have some.
+_ONE_FD: Final = socket.CMSG_LEN(4)
 #: poll() takes milliseconds in 32 bits; a longer wait is several.
 _LONGEST_POLL: Final = 2_000_000.0
 
@@ -217,7 +220,7 @@ class Channel:
         with self._lock:
             while self._socket is not None and self._loss is None:
                 try:
-                    data, fds, _flags, _address = socket.recv_fds(self._socket, _RECEIVE_BYTES, 1, _RECEIVE_FLAGS)
+                    data, fds = _receive(self._socket)
                 except BlockingIOError:
                     return
                 except OSError as error:
@@ -339,3 +342,12 @@ class Channel:
     def _gone(self) -> HostNotRunning:
         # A new one each time: an exception that is raised twice carries two tracebacks.
         return HostNotRunning(*self._loss.args) if self._loss is not None else HostNotRunning("lost the connection to the host")
+
+
+def _receive(channel: socket.socket) -> tuple[bytes, tuple[int, ...]]:
+    """Receive what is there, a descriptor close-on-exec. socket.recv_fds() takes flags and ignores them, so it is no help."""
+    data, ancillary, _flags, _address = channel.recvmsg(_RECEIVE_BYTES, _ONE_FD, _RECEIVE_FLAGS)
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            return data, struct.unpack(f"{len(payload) // 4}i", payload)
+    return data, ()

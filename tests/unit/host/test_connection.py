@@ -107,3 +107,37 @@ def test_descriptors_arrive_with_their_message(ends: Ends) -> None:
     assert b'"fds":2' in data
     for fd in fds:
         os.close(fd)
+
+
+def test_handed_over_descriptor_is_closed_when_it_has_left(ends: Ends) -> None:
+    """A descriptor that the connection was given arrives, and stays open no longer than that: at once, late, or not at all."""
+    given = os.memfd_create("given")
+    try:
+        first = os.dup(given)
+        ends.connection.hand_over({"id": 1}, first)
+        assert not is_open(first)
+        data, fds, _flags, _address = socket.recv_fds(ends.peer, 4096, 4)
+        assert (len(fds), os.fstat(fds[0]).st_ino) == (1, os.fstat(given).st_ino)
+        assert data.endswith(b'"fds":1}\n')
+        os.close(fds[0])
+        while ends.connection.is_flushed:
+            ends.connection.send({"text": "x" * 10_000})
+        late = os.dup(given)
+        ends.connection.hand_over({"id": 2}, late)
+        assert is_open(late)
+        ends.connection.close()
+        assert not is_open(late)
+        never = os.dup(given)
+        ends.connection.hand_over({"id": 3}, never)
+        assert not is_open(never)
+    finally:
+        os.close(given)
+
+
+def is_open(fd: int) -> bool:
+    """Whether the number is a descriptor of this process."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True

@@ -30,7 +30,7 @@ def test_names_are_sorted_and_there() -> None:
 
 def test_async_twins_are_complete() -> None:
     """C23: what a blocking worker can do, an async one can do under the same name."""
-    blocking_only = {"connect", "block_signals", "unblock_signals", "Terminated", "UsageError"}
+    blocking_only = {"connect", "block_signals", "unblock_signals", "Segment", "Terminated", "UsageError"}
     constants = {name for name in bgworker.worker.__all__ if name.isupper()}
     assert set(bgworker.worker.__all__) - blocking_only - constants <= set(bgworker.aio.__all__)
     assert set(bgworker.spi.__all__) <= set(bgworker.aio.__all__)
