@@ -78,6 +78,26 @@ def test_psql(database_host: RunningHost) -> None:
     assert database_host.run_cli("psql", "-c", "SELECT nonsense").returncode == 1
 
 
+def test_dump_and_restore(database_host: RunningHost) -> None:
+    """The programs of the server's own version are reached by name, and -d is another database of the same server."""
+    run = database_host.run_cli
+    assert run("psql", "-qc", "CREATE TABLE orders AS SELECT 42 AS id").returncode == 0
+    for arguments in (
+        ["pg_dump", "-Fc", "-f", "shop.dump"],
+        ["createdb", "copy"],
+        ["pg_restore", "--exit-on-error", "-d", "copy", "shop.dump"],
+    ):
+        result = run("pg", *arguments)
+        assert result.returncode == 0, result.stderr
+    assert run("psql", "-d", "copy", "-Atc", "SELECT id FROM orders").stdout == "42\n"
+    # It finds pg_dump beside itself, and not one of another version in PATH.
+    assert "CREATE DATABASE copy" in run("pg", "pg_dumpall").stdout
+    assert run("pg", "pg_dump", "--nonsense").returncode == 1
+    assert run("stop").returncode == 0
+    assert run("pg", "pg_dump").returncode == 3
+    assert os.path.exists(os.path.join(run("pg").stdout.strip(), "pg_controldata"))
+
+
 def test_notify_and_listen(database_host: RunningHost, start: Callable[..., subprocess.Popen[bytes]]) -> None:
     """C26: what notify sends listen prints, in order, payload and all; --json one object a line."""
     plain, as_json = start("listen", "orders", "other", "--count", "3"), start("listen", "orders", "--json", "--count", "2")

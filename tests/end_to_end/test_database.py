@@ -214,3 +214,25 @@ def test_data_directory_behind_closed_doors(make_host: MakeHost, tmp_path: Path)
     with psycopg.connect(host.database_url()) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     assert tmp_path.stat().st_mode & 0o777 == 0o700
+
+
+def test_data_directory_of_another_version(make_host: MakeHost) -> None:
+    """C07: pg/ of another major version is named in the status, with the way out; only workers that need a database wait."""
+    idle = '[[worker]]\nbgw_name = "idle"\nbgw_library_name = "tasks"\nbgw_function_name = "idle"\n'
+    idle += 'bgw_start_time = "BgWorkerStart_PostmasterStart"\n'
+    host = make_host(
+        EMBEDDED + idle + database_worker("reader", "connected"),
+        tasks=TASKS + "\ndef idle(arg):\n    worker.unblock_signals()\n    for _ in worker.latch_loop():\n        pass\n",
+    )
+    pg = host.data_directory / "pg"
+    pg.mkdir(parents=True, mode=0o700)
+    host.data_directory.chmod(0o711)
+    (pg / "PG_VERSION").write_text("17\n")
+    host.start()
+    host.wait_for_worker("idle")
+    slot = host.wait_for_worker("reader", "not_yet_started")
+    host.wait_until(lambda: "made by PostgreSQL 17" in host.status()["host"]["database"]["detail"], "status names the version")
+    assert "pg_dumpall" in host.status()["host"]["database"]["detail"]
+    assert slot["pid"] is None
+    assert os.listdir(pg) == ["PG_VERSION"]
+    assert "ERROR:  cannot use" in host.log()
