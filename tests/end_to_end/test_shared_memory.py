@@ -118,7 +118,7 @@ def test_crash_of_one_who_holds_a_lock(make_host: MakeHost) -> None:
     host.start_and_wait()
     before = all_shown(host, [*sharing, "holder"], 0)
     assert before["holder"]["activity"]["text"].startswith("1 0763")
-    assert before["holder"]["segments"] == ["counters"]
+    assert before["holder"]["config"]["segments"] == ["counters"]
     outside = {name: host.wait_for_worker(name)["pid"] for name in ("a", "b", "other memory")}
     os.kill(before["holder"]["pid"], signal.SIGKILL)
     after = all_shown(host, [*sharing, "holder"], 1)

@@ -111,7 +111,7 @@ def host_from(status: dict[str, Any]) -> HostStatus:
 def _slot_from(slot: dict[str, Any]) -> SlotStatus:
     values = dict(slot)
     values["bgw_flags"] = tuple(slot.get("bgw_flags", ()))
-    values["segments"] = tuple(slot.get("segments", ()))
+    values["segments"] = tuple((slot.get("config") or {}).get("segments", ()))
     values["last_exit"] = last_exit_from(slot.get("last_exit"))
     values["activity"] = _known(Activity, slot.get("activity") or {})
     return _known(SlotStatus, values)

@@ -65,8 +65,7 @@ def slot_view(slot: Slot) -> dict[str, Any]:
         "last_exit": exit_view(slot.last_exit),
         "activity": {"state": "", "text": "", "wait_event": ""},
         "reason": slot.reason,
-        "segments": sorted(segment.name for segment in slot.segments),
-        "config": config_view(worker),
+        "config": {**config_view(worker), "segments": sorted(segment.name for segment in slot.segments)},
     }
 
 
