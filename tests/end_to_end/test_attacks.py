@@ -339,7 +339,7 @@ def test_storm_of_wishes_on_one_name_ends_as_the_last_one_said(make_host: MakeHo
             method = ("restart", "terminate", "start", "restart", "start")[number % 5].encode()
             message = ask(connection, b'{"id":%d,"method":"%s","params":{"name":"idle"}}' % (number, method))
             assert "result" in message or message["error"]["code"] == "worker_not_found"
-    host.wait_until(lambda: host.slot("idle") is None or (host.slot("idle") or {})["state"] == "started", "it has come to rest")
+    host.wait_until(lambda: all(slot["state"] == "started" for slot in host.status()["slots"]), "it has come to rest")
     host.run_cli("start", "idle")
     host.wait_for_worker("idle")
     assert len([slot for slot in host.status()["slots"] if slot["bgw_name"] == "idle"]) == 1

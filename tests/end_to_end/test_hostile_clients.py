@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bgworker.errors import HostError
 from bgworker.testing import RunningHost
 
 
@@ -103,4 +104,12 @@ def test_connections_above_the_limit_are_refused_politely(host: RunningHost) -> 
     assert 0 < refused < 100
     for connection in connections:
         connection.close()
-    assert host.status()["host"]["state"] == "run"
+
+    def is_served_again() -> bool:
+        try:
+            return bool(host.status()["host"]["state"] == "run")
+        except HostError as error:  # the host has not read all the ends yet
+            assert "too many connections" in str(error)
+            return False
+
+    host.wait_until(is_served_again, "the ended connections have made room")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
+import psycopg.conninfo
 import pytest
 
 from bgworker import WaitTimeout
@@ -164,4 +166,18 @@ def test_killed_in_recovery(host: RunningHost) -> None:
         # As soon as it has taken the data directory, which is before it begins to recover.
         last = host.wait_until(lambda last=last: (pid := postmaster(host)) not in (0, last) and pid, "the server is started again")
     assert_all_is_well_again(host, before)
+    unfinished.close()
+
+
+@pytest.mark.parametrize("name", ["postmaster.pid", ".s.PGSQL.5432.lock"])
+def test_killed_while_it_wrote_a_lock_file(host: RunningHost, name: str) -> None:
+    """An empty lock file, which PostgreSQL itself never gets past, is removed: the server comes back without anybody's help."""
+    before, last = slots(host), postmaster(host)
+    sockets = Path(psycopg.conninfo.conninfo_to_dict(host.database_url())["host"])
+    unfinished = leave_work_behind(host)
+    os.kill(last, signal.SIGSTOP)
+    os.truncate((host.data_directory / "pg" if name == "postmaster.pid" else sockets) / name, 0)
+    os.kill(last, signal.SIGKILL)
+    assert_all_is_well_again(host, before)
+    assert f'removed empty lock file "{name}"' in host.log()
     unfinished.close()

@@ -23,7 +23,7 @@ from bgworker._database import cluster, logfile
 from bgworker._database.backoff import Backoff
 from bgworker._database.enter import Entry, enter
 from bgworker._database.initdb import Initdb
-from bgworker._database.lockfile import LockFile, is_server_of, parent_of, read_lock_file
+from bgworker._database.lockfile import LOCK_FILE, SOCKET_LOCK_FILE, EmptyLocks, LockFile, is_server_of, parent_of, read_lock_file
 from bgworker._database.phases import Phase
 from bgworker._database.places import open_directory, remove_empty
 from bgworker._database.plan import EmbeddedSettings, Plan, prepare
@@ -98,6 +98,7 @@ class EmbeddedServer:
         self._ready_at: float | None = None
         self._stop_mode: str | None = None
         self._last_complaint = ""
+        self._empty_locks = EmptyLocks()
 
     # --- starting ---
 
@@ -149,6 +150,7 @@ class EmbeddedServer:
         try:
             if self._is_taken(directory_fd, plan, environment):
                 return
+            self._clear_empty_locks(directory_fd, plan)
             cluster.write_settings(directory_fd, self._settings.max_connections, plan.identity)
         finally:
             os.close(directory_fd)
@@ -200,6 +202,16 @@ class EmbeddedServer:
                 # memory, stays - which is why the file must not be removed.
                 environment["PG_GRANDPARENT_PID"] = str(lock.pid)
         return False
+
+    def _clear_empty_locks(self, directory_fd: int, plan: Plan) -> None:
+        socket_fd = open_directory(plan.socket_directory, {plan.identity.uid})
+        try:
+            for name in self._empty_locks.clear([(directory_fd, LOCK_FILE), (socket_fd, SOCKET_LOCK_FILE)]):
+                self._owner.log(
+                    "LOG", f'removed empty lock file "{name}"', "PostgreSQL was killed before it could write its PID there."
+                )
+        finally:
+            os.close(socket_fd)
 
     def _open_log(self) -> None:
         if self._log_fd >= 0:
