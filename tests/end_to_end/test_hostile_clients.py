@@ -108,8 +108,7 @@ def test_connections_above_the_limit_are_refused_politely(host: RunningHost) -> 
     def is_served_again() -> bool:
         try:
             return bool(host.status()["host"]["state"] == "run")
-        except HostError as error:  # the host has not read all the ends yet
-            assert "too many connections" in str(error)
+        except HostError:  # refused: the host has not read all the ends yet
             return False
 
     host.wait_until(is_served_again, "the ended connections have made room")
