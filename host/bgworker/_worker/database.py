@@ -40,7 +40,7 @@ CANCEL_TIMEOUT: Final = 2.0
 #: After SIGTERM, how long to wait for the cancelled query's answer before the connection is given up.
 #: Below the default stop_timeout (5 s), so that the exit is the worker's own.
 GIVE_UP_TIMEOUT: Final = 2.0
-#: How long a query is waited for before the wakeup descriptor is armed, in milliseconds: see _QueryWait._sleep().
+#: How long the first, quick look at a query's socket lasts, in milliseconds: see _QueryWait.
 _UNARMED: Final = 5.0
 #: For psycopg's asynchronous waits, which want a period: long enough to be none.
 _NO_INTERVAL: Final = 86_400.0
@@ -69,9 +69,12 @@ class WorkerConnection(WatchedConnection, psycopg.Connection[Any]):
 
     _cursors: type[psycopg.Cursor[Any]]
     _query_wait: _QueryWait
+    #: Compared with get_ident() in every wait: asking threading for the thread's object takes ten times as long.
+    _main_thread: int | None = None
 
     def adopt(self, runtime: Runtime) -> None:
         """Become the worker's connection; until then every wait is psycopg's."""
+        self._main_thread = threading.main_thread().ident
         self._watch_for(runtime)
         self._query_wait = _QueryWait(self, runtime)
         self.cursor_factory = WorkerCursor
@@ -92,7 +95,7 @@ class WorkerConnection(WatchedConnection, psycopg.Connection[Any]):
 
     def check_for_interrupts(self) -> None:
         """Raise Terminated if it is due."""
-        if self._runtime is not None and threading.current_thread() is threading.main_thread():
+        if self._runtime is not None and threading.get_ident() == self._main_thread:
             self._runtime.interrupts.check()
 
     def idle_fd(self) -> int:
@@ -119,13 +122,13 @@ class WorkerConnection(WatchedConnection, psycopg.Connection[Any]):
             if listened:
                 raise refused_listen() from None
             raise
-        if self._take_listened():
+        if self._listened is not None and self._take_listened():
             self._wait(self._unlisten(), None, None)
             raise refused_listen()
         return result
 
     def _wait(self, gen: PQGen[RV], interval: float | None, timeout: float | None) -> RV:
-        if self._runtime is None or threading.current_thread() is not threading.main_thread():
+        if self._runtime is None or threading.get_ident() != self._main_thread:
             options = {key: value for key, value in (("interval", interval), ("timeout", timeout)) if value is not None}
             try:
                 return super().wait(gen, **options)
@@ -157,8 +160,10 @@ class WorkerConnection(WatchedConnection, psycopg.Connection[Any]):
 class _QueryWait:
     """The waits of one connection for the server, cut short by signals and by the host's death.
 
-    One object and one poll() for all of them: a transaction waits three times, and what is set up
-    anew for each wait is paid for three times. Never entered twice: the connection's lock is held.
+    One object for all of them: a transaction waits three times, and what is set up anew for each wait is
+    paid for three times. The first milliseconds of a wait look at the socket alone, with no wakeup
+    descriptor armed: most answers come in that time, and all that cuts a wait short can wait for so
+    long. Never entered twice: the connection's lock is held.
     """
 
     def __init__(self, connection: WorkerConnection, runtime: Runtime) -> None:
@@ -174,6 +179,7 @@ class _QueryWait:
         #: What the socket is watched for, as psycopg's Wait bits.
         self._state = 0
         self._channel_fd = -1
+        self._quick_poller = select.poll()
         self._poller = select.poll()
         self._poller.register(runtime.latch.read_fd, select.POLLIN)
         if runtime.lifeline_fd >= 0:
@@ -186,8 +192,6 @@ class _QueryWait:
         self._is_armed = False
         if interval is not None or timeout is not None:
             self._arm()
-        if self._channel_fd != self._runtime.channel.fileno():
-            self._watch_channel()
         try:
             state = next(gen)
             while True:
@@ -205,28 +209,27 @@ class _QueryWait:
             return result
 
     def _sleep(self, state: int) -> int:
-        """Return psycopg's Ready bits; 0 when only the interval has passed.
-
-        The wakeup descriptor is armed when the answer does not come at once: arming costs as much
-        as all the rest, three times in a transaction. It is armed from earlier waits unless a
-        library has taken it; then a signal that arrives right before poll() waits for 5 ms at most.
-        """
+        """Return psycopg's Ready bits; 0 when only the interval has passed."""
         if state != self._state:
             self._state = state
             # Wait.R is 1 and Wait.W is 2, in every release of psycopg 3.
-            self._poller.register(self._socket, (select.POLLIN if state & 1 else 0) | (select.POLLOUT if state & 2 else 0))
+            events = (select.POLLIN if state & 1 else 0) | (select.POLLOUT if state & 2 else 0)
+            self._quick_poller.register(self._socket, events)
+            self._poller.register(self._socket, events)
         interrupts = self._interrupts
+        if not self._is_armed and interrupts.ending is None and not interrupts.is_cancel_pending:
+            for _fd, bits in self._quick_poller.poll(_UNARMED):
+                return self._ready_to(bits)
         while True:
             if interrupts.ending is not None or interrupts.is_cancel_pending:
                 self._cancel_if_asked()
+            if not self._is_armed:
+                self._arm()
             ready = 0
-            for fd, bits in self._poller.poll(self._time_left() if self._is_armed else _UNARMED):
+            for fd, bits in self._poller.poll(self._time_left()):
                 ready |= self._ready(fd, bits)
             if ready:
                 return ready
-            if not self._is_armed:
-                self._arm()
-                continue
             now = time.monotonic()
             if self._give_up_at is not None and now >= self._give_up_at:
                 self._give_up()
@@ -236,6 +239,8 @@ class _QueryWait:
     def _arm(self) -> None:
         self._is_armed = True
         self._runtime.latch.arm()
+        if self._channel_fd != self._runtime.channel.fileno():
+            self._watch_channel()
 
     def _time_left(self) -> float | None:
         """Return milliseconds, None for no end."""
@@ -256,9 +261,7 @@ class _QueryWait:
     def _ready(self, fd: int, bits: int) -> int:
         runtime = self._runtime
         if fd == self._socket:
-            if bits & ~(select.POLLIN | select.POLLOUT):
-                return self._state  # hung up or failed: libpq finds out why when it reads or writes
-            return (1 if bits & select.POLLIN else 0) | (2 if bits & select.POLLOUT else 0)
+            return self._ready_to(bits)
         if fd == runtime.latch.read_fd:
             runtime.latch.drain()
         elif fd == runtime.lifeline_fd:
@@ -269,6 +272,11 @@ class _QueryWait:
             if runtime.channel.fileno() < 0:
                 self._watch_channel()
         return 0
+
+    def _ready_to(self, bits: int) -> int:
+        if bits & ~(select.POLLIN | select.POLLOUT):
+            return self._state  # hung up or failed: libpq finds out why when it reads or writes
+        return (1 if bits & select.POLLIN else 0) | (2 if bits & select.POLLOUT else 0)
 
     def _cancel_if_asked(self) -> None:
         interrupts = self._runtime.interrupts

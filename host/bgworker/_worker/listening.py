@@ -69,8 +69,9 @@ class RefusesListen:
         return result
 
     def _look_at(self, results: Iterable[PGresult]) -> None:
-        if any(result.command_status == b"LISTEN" for result in results):
-            self._conn.note_listen(is_certain=True)
+        for result in results:  # nearly always one: a generator would cost more than the look
+            if result.command_status == b"LISTEN":
+                self._conn.note_listen(is_certain=True)
 
 
 def refusing(factory: type) -> type:
