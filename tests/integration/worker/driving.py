@@ -235,9 +235,12 @@ class Life:
             os.close(fd)
         self._pipes.clear()
         self.channel.close()
-        os.close(self._pidfd)
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
         if self._lifeline_end >= 0:
             os.close(self._lifeline_end)
+            self._lifeline_end = -1
 
 
 def execute(boot: Boot) -> None:

@@ -21,8 +21,8 @@ def in_turn(name: str) -> None:
     worker.unblock_signals()
     with spi.transaction():
         spi.async_notify("orders", f"{name} 1")
-        say("notified")
         worker.reset_latch()
+        say("notified")
         while not worker_is_told():
             pass
         spi.async_notify("orders", f"{name} 2")
