@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 PROJECTS := pyproject.toml plugins/worker_spi/pyproject.toml plugins/notify_demo/pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow soak bench-quick check fix build clean
+.PHONY: help setup run test test-again test-slow soak bench-quick check fix build clean
 
 help: ## what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +28,12 @@ run: $(STAMP) ## start the host of ./workers.toml on an embedded PostgreSQL (Ctr
 	@if [ -t 0 ] && [ -t 1 ]; then exec $(BIN)/bgworker run --tui; else exec $(BIN)/bgworker run --log both; fi
 
 test: $(STAMP) ## the whole fast suite, the one continuous integration runs
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal --cache-clear -m "not slow"
+
+test-again: $(STAMP) ## the tests that failed the last time, one after another; more than three are no accident
+	@$(BIN)/python -c 'import json; failed = json.load(open(".pytest_cache/v/cache/lastfailed")); \
+	  print(*failed, sep="\n"); raise SystemExit(len(failed) > 3)'
+	@$(BIN)/python -m pytest -q --last-failed --last-failed-no-failures none -m "not slow"
 
 test-slow: $(STAMP) ## the rest: cases that need minutes or privileges
 	@$(BIN)/python -m pytest -q -m slow
