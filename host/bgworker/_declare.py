@@ -44,6 +44,8 @@ class WorkerKeys(TypedDict, total=False):
     stop_timeout: float | None
     stop_when: str
     singleton: bool
+    user: str | None
+    group: str | None
 
 
 def background_worker(**keys: Unpack[WorkerKeys]) -> Callable[[_Function], _Function]:

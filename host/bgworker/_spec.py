@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
+from bgworker import _surroundings
 from bgworker._text import is_inert as is_inert
 from bgworker._text import printable as printable
 from bgworker.errors import RegistrationError
@@ -93,6 +94,10 @@ class BackgroundWorker:
     stop_when: str = "never"
     #: One active instance among all hosts that share the database: it starts when it holds the lock of its name.
     singleton: bool = False
+    #: System user to run as, by name or number; None is the host's own. Only a host that runs as root can change it.
+    user: str | None = None
+    #: System group to run as, by name or number; None is the user's own.
+    group: str | None = None
 
     @property
     def is_database_worker(self) -> bool:
@@ -108,6 +113,15 @@ class BackgroundWorker:
     def stops_with_phase(self) -> bool:
         """Whether the worker runs only while the database is in the phase that it waits for."""
         return self.stop_when == "phase_lost"
+
+    @property
+    def needs_own_interpreter(self) -> bool:
+        """Whether the worker's process must be executed afresh: a clone of the loader has other surroundings behind it."""
+        return any(key in _surroundings.NEED_OWN_INTERPRETER for key in self.surroundings())
+
+    def surroundings(self) -> dict[str, Any]:
+        """Return the keys that its process is born with, as JSON values; only those that are set."""
+        return {key: value for key in _surroundings.KEYS if (value := getattr(self, key)) is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the registration as JSON values: its form on the wire."""
@@ -185,6 +199,9 @@ def worker_from_dict(data: Any) -> BackgroundWorker:
         elif key == "singleton":
             if not isinstance(value, bool):
                 raise refuse(key, "true or false")
+        elif key in _surroundings.KEYS:
+            if (expected := _surroundings.expected(key, value)) is not None:
+                raise refuse(key, expected)
         elif key == "stop_timeout" and value is not None and not is_number(value):
             raise refuse(key, "a number of seconds")
         values[key] = value
@@ -268,6 +285,8 @@ def sanity_check(worker: BackgroundWorker, *, is_dynamic: bool, has_database: bo
         )
     if worker.bgw_notify_pid < 0 or worker.bgw_notify_pid > 2**31 - 1:
         raise refuse("bgw_notify_pid is not a process id")
+    if (problem_found := _surroundings.find_problem(worker.surroundings())) is not None:
+        raise refuse(*problem_found)
     for channel in worker.wake_on:
         if not channel or (problem := _text_problem(channel, 63)) is not None:
             raise refuse(f'wake_on channel "{printable(channel)}" {"is empty" if not channel else problem}')

@@ -101,7 +101,14 @@ def parse_configuration(text: str, path: str, environ: Mapping[str, str] = os.en
         worker=[WorkerTable(**values) for values in workers],
         settings=settings,
         path=path,
+        references=_references(tables),
     )
+
+
+def _references(tables: dict[str, Any]) -> list[str]:
+    """Return the names in { env = "NAME" }; the tables have been checked."""
+    database = tables.get("database", {})
+    return [database[key]["env"] for key in ("url", "direct_url") if isinstance(database.get(key), dict)]
 
 
 def _host(tables: dict[str, Any], path: str, findings: Findings) -> dict[str, Any]:

@@ -247,6 +247,16 @@ class WorkerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             "true or false",
         ),
     ] = UNSET
+    user: Annotated[
+        str | UnsetType,
+        _key(
+            "System user to run as, by name or number; the host must run as root. Default: the host's user.", "the name of a user"
+        ),
+    ] = UNSET
+    group: Annotated[
+        str | UnsetType,
+        _key("System group to run as, by name or number. Default: the user's own.", "the name of a group"),
+    ] = UNSET
     enabled: Annotated[bool, _key("false switches the worker off.", "true or false")] = True
 
     @property
@@ -277,6 +287,8 @@ class Configuration(ConfigurationTables, frozen=True, kw_only=True, forbid_unkno
 
     #: The file, as its errors name it; empty for defaults that no file set.
     path: str = ""
+    #: Environment variables that it takes values from; they hold passwords.
+    references: list[str] = field(default_factory=list)
 
 
 def worker_label(number: int, name: str | None) -> str:

@@ -13,29 +13,19 @@ import pwd
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from bgworker._process import reach
+from bgworker._process.identity import Identity, become
 from bgworker.errors import ConfigurationError, HostError
+
+__all__ = ["DEFAULT_USER", "Identity", "become", "choose_identity", "first_closed"]
 
 #: The service user of a host that runs as root and names none.
 DEFAULT_USER: Final = "bgworker"
 #: Where useradd lives; root's PATH in a service need not have it.
 _SYSTEM_PATH: Final = "/usr/sbin:/sbin:/usr/bin:/bin"
 _USERADD_TIMEOUT: Final = 10.0
-
-
-@dataclass(frozen=True)
-class Identity:
-    """A user, and whether becoming it is a change."""
-
-    name: str
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
-    home: str
-    #: False: the process runs as this user already.
-    is_change: bool
 
 
 def choose_identity(user: str | None, note: Callable[[str, str], None]) -> Identity:
@@ -117,32 +107,6 @@ def _create_default_user(note: Callable[[str, str], None]) -> pwd.struct_passwd:
     return entry
 
 
-def become(identity: Identity) -> None:
-    """Change this process to the identity for good. Call only in a child, right before exec.
-
-    Raises:
-        OSError: A change was refused, or could be undone.
-    """
-    if not identity.is_change:
-        return
-    os.setgroups(identity.groups)
-    if hasattr(os, "setresuid"):
-        os.setresgid(identity.gid, identity.gid, identity.gid)
-        os.setresuid(identity.uid, identity.uid, identity.uid)
-    else:
-        os.setgid(identity.gid)
-        os.setuid(identity.uid)
-    # Kept capabilities (securebits) would let a process that looks harmless return to root.
-    for way_back in (os.setuid, os.seteuid, os.setgid):
-        try:
-            way_back(0)
-        except PermissionError:
-            continue
-        if way_back is os.setgid and identity.gid == 0:
-            continue  # its own group is root's: nothing was regained
-        raise OSError("the change of user could be undone")
-
-
 def first_closed(identity: Identity, targets: Sequence[str]) -> list[str]:
     """Return, for each absolute path without symlinks, what keeps the identity from it.
 
@@ -173,20 +137,9 @@ def _answer_first_closed(identity: Identity, targets: Sequence[str], write_fd: i
     answer = "the child failed"
     try:
         become(identity)
-        answer = "\0".join(["ok", *(_first_closed(target) for target in targets)])
+        answer = "\0".join(["ok", *(reach.first_closed(target) for target in targets)])
     except OSError as error:
         answer = str(error)
     finally:
         os.write(write_fd, os.fsencode(answer))
         os._exit(0)
-
-
-def _first_closed(target: str) -> str:
-    above = target
-    ancestors: list[str] = []
-    while (above := os.path.dirname(above)) not in ancestors:
-        ancestors.append(above)
-    for directory in reversed(ancestors):
-        if not os.access(directory, os.X_OK):
-            return directory
-    return "" if os.access(target, os.R_OK | os.X_OK) else target

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from bgworker._control.connection import Connection
 from bgworker._control.protocol import MAX_REQUEST_BYTES, Message
 from bgworker._loop import Loop
+from bgworker._spec import BackgroundWorker
 
 if TYPE_CHECKING:
     from bgworker._host.callers import Caller
@@ -45,6 +46,8 @@ class WorkerProcess:
 
     life: Life
     kind: str
+    #: The registration that it is born for; a reload can give its slot another one while it lives.
+    worker: BackgroundWorker
     #: The host's end of the channel; a Connection once the process is born.
     channel: socket.socket
     #: The child's end of the channel, and the write ends of both log pipes; closed once the birth is acknowledged.
@@ -102,27 +105,30 @@ class Births:
         self._last_birth = 0
         self._unborn: dict[int, WorkerProcess] = {}
         #: Wanted while no loader was ready, in order.
-        self._waiting: list[tuple[Life, str]] = []
+        self._waiting: list[tuple[Life, str, BackgroundWorker]] = []
         #: Exits of children that the loader may yet name: the last birth asked for by then, and the wait status.
         self._stashed_exits: dict[int, tuple[int, int]] = {}
         self.by_pid: dict[int, WorkerProcess] = {}
 
-    def request(self, life: Life, kind: str) -> None:
+    def request(self, life: Life, kind: str, worker: BackgroundWorker) -> None:
         """Ask for a process for this life.
+
+        What the process is to be it learns when the host knows its pid; as whom and in what surroundings it has to
+        know from the start.
 
         Raises:
             OSError: The host itself has no descriptor left for its pipes.
         """
-        process = self._prepare(life, kind)
+        process = self._prepare(life, kind, worker)
         self._last_birth += 1
-        message = {"type": "birth", "birth": self._last_birth, "kind": kind}
+        message = {"type": "birth", "birth": self._last_birth, "kind": kind, "surroundings": worker.surroundings()}
         if self._send(message, process.child_fds):
             self._unborn[self._last_birth] = process
         else:
             self._discard(process)
-            self._waiting.append((life, kind))
+            self._waiting.append((life, kind, worker))
 
-    def _prepare(self, life: Life, kind: str) -> WorkerProcess:
+    def _prepare(self, life: Life, kind: str, worker: BackgroundWorker) -> WorkerProcess:
         made: list[int] = []
         try:
             ours, theirs = socket.socketpair()
@@ -134,7 +140,7 @@ class Births:
             for fd in made:
                 os.close(fd)
             raise
-        return WorkerProcess(life, kind, ours, [made[0], out_write, err_write], [out_read, err_read], time.monotonic())
+        return WorkerProcess(life, kind, worker, ours, [made[0], out_write, err_write], [out_read, err_read], time.monotonic())
 
     def _discard(self, process: WorkerProcess) -> None:
         process.close_child_fds()
@@ -144,9 +150,9 @@ class Births:
     def loader_is_ready(self) -> None:
         """Ask a new loader for everything that waits."""
         waiting, self._waiting = self._waiting, []
-        for life, kind in waiting:
+        for life, kind, worker in waiting:
             try:
-                self.request(life, kind)
+                self.request(life, kind, worker)
             except OSError as error:
                 self._on_failed(life, f"could not make its pipes: {error.strerror}")
 
@@ -160,7 +166,7 @@ class Births:
             if process.is_abandoned:
                 self._on_failed(process.life, "not wanted any more")
             else:
-                self._waiting.append((process.life, process.kind))
+                self._waiting.append((process.life, process.kind, process.worker))
 
     def abandon(self, life: Life) -> None:
         """Give up a birth that has no pid yet; it is answered all the same."""

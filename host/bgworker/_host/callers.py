@@ -31,6 +31,8 @@ class Caller:
     is_subscribed: bool = False
     grants: Grants = OWNER
     uid: int = -1
+    #: A worker that runs as another user than the host: it may register what that user could run anyway, and no more.
+    is_confined: bool = False
     #: Gives a descriptor of the process, for the caller of it to close; without it the pid is that of an unreaped child.
     open_pidfd: Callable[[], int] | None = None
 
@@ -92,9 +94,14 @@ class Callers:
         return next((caller for caller in self._all if caller.pid == pid), None)
 
     def to_notify(self, pid: int, registrar: Caller | None) -> Caller | None:
-        """Return the process that bgw_notify_pid names if the registering one may name it: a member its own user's alone."""
+        """Return the process that bgw_notify_pid names if the registering one may name it.
+
+        A member may name processes of its own user alone, a worker with a user of its own only itself.
+        """
         if registrar is None or registrar.pid == pid:
             return registrar
+        if registrar.is_confined:
+            return None
         found = self.by_pid(pid)
         if found is not None and Right.WORK not in registrar.grants.rights and found.uid != registrar.uid:
             return None

@@ -43,6 +43,7 @@ from bgworker._host.waits import Waits, slot_record
 from bgworker._host.wake_on import WakeUps
 from bgworker._loop import Loop
 from bgworker._process import reap
+from bgworker._process.identity import OwnIdentity
 from bgworker._process.lifeline import Lifeline
 from bgworker._shm.table import ActivityTable, SlotTable
 from bgworker._spec import BackgroundWorker, BgWorkerStartTime, printable
@@ -117,6 +118,8 @@ class Host:
         self._stop_helpers_by: float | None = None
         self._fatal_exit_code = 0
 
+        #: Looked up now: the loop must not wait for a database of users.
+        self.own_identity = OwnIdentity.of_this_process()
         self._slot_table = SlotTable(settings.max_worker_processes)
         self._activity_table = ActivityTable(settings.max_worker_processes)
         self._access = access
@@ -445,9 +448,11 @@ class Host:
     def _launch(self, life: Life) -> None:
         worker = self.machine.slots[life.slotno].worker
         assert worker is not None
-        kind = "preloaded" if worker.bgw_library_name in self._preloaded or worker.bgw_library_name == "bgworker" else "exec"
+        is_preloaded = worker.bgw_library_name in self._preloaded or worker.bgw_library_name == "bgworker"
+        # What the loader has imported it has imported as the host's user, with the host's environment.
+        kind = "preloaded" if is_preloaded and not worker.needs_own_interpreter else "exec"
         try:
-            self.births.request(life, kind)
+            self.births.request(life, kind, worker)
         except OSError as error:
             self._birth_failed(life, f"could not make its pipes: {error.strerror}")
 
@@ -487,7 +492,8 @@ class Host:
         assert process.connection is not None
         slot = self.machine.slots[life.slotno]
         grants = rights.OWNER if slot.origin is Origin.BUILTIN else rights.WORKER
-        caller = Caller(process.connection, pid, process, grants=grants)
+        is_confined = not self.own_identity.is_user(process.worker.user)
+        caller = Caller(process.connection, pid, process, grants=grants, is_confined=is_confined)
         self.callers.add(caller)
         process.caller = caller
         self.apply(self.machine.born(*life, pid, time.monotonic()))

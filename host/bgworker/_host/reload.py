@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bgworker._core.states import Origin, SlotState
+from bgworker._host import rights
 from bgworker._spec import BackgroundWorker, printable, sanity_check, worker_from_dict
 from bgworker.errors import NoFreeSlot, RegistrationError
 
@@ -36,6 +37,7 @@ def take_static_workers(host: Host, described: list[dict[str, Any]]) -> list[Cha
     for each in described:
         try:
             worker = worker_from_dict(each["worker"])
+            rights.check_identity(host.own_identity, worker)
             wanted[worker.bgw_name] = sanity_check(worker, is_dynamic=False, has_database=host.has_database)
         except RegistrationError as error:
             reject(host, str(each["worker"].get("bgw_name")), error)

@@ -162,8 +162,10 @@ def status(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
 
 def register(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
     """Register a dynamic background worker (C03, C33)."""
-    worker = sanity_check(worker_from_dict(params.get("worker")), is_dynamic=True, has_database=host.has_database)
+    worker = rights.passed_on(caller, worker_from_dict(params.get("worker")))
+    worker = sanity_check(worker, is_dynamic=True, has_database=host.has_database)
     rights.check_registration(caller, worker)
+    rights.check_identity(host.own_identity, worker)
     if params.get("if_absent"):
         for slot in host.machine.slots:
             if slot.state is not SlotState.FREE and slot.worker is not None and slot.worker.bgw_name == worker.bgw_name:

@@ -13,11 +13,13 @@ import enum
 import grp
 import pwd
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from bgworker._process.identity import OwnIdentity
 from bgworker._spec import BackgroundWorker, printable
-from bgworker.errors import ConfigurationError, PermissionDenied
+from bgworker._surroundings import IMPOSED
+from bgworker.errors import ConfigurationError, PermissionDenied, RegistrationError
 
 if TYPE_CHECKING:
     from bgworker._host.callers import Caller
@@ -172,6 +174,33 @@ def check(caller: Caller, method: str, is_about_own: Callable[[], bool]) -> None
     )
 
 
+def passed_on(caller: Caller, worker: BackgroundWorker) -> BackgroundWorker:
+    """Return what a caller registers as it may be registered: what is imposed on a worker is imposed on its registrations.
+
+    Raises:
+        PermissionDenied: A worker with a user of its own asks for more than it has itself.
+    """
+    if caller.worker is None or not caller.is_confined:
+        return worker
+    registrar, name = caller.worker.worker, printable(str(worker.bgw_name))
+    for key in IMPOSED:
+        asked, own = getattr(worker, key), getattr(registrar, key)
+        if asked is not None and asked != own:
+            raise PermissionDenied(
+                f'background worker "{name}" cannot be registered: permission denied for {key}',
+                f'It is registered by "{printable(registrar.bgw_name)}", which runs as user "{printable(str(registrar.user))}"; '
+                f"what that registers has the same {', '.join(IMPOSED)}.",
+                f"Leave {key} out.",
+            )
+    if worker.is_database_worker and not registrar.is_database_worker:
+        raise PermissionDenied(
+            f'background worker "{name}" cannot be registered: permission denied for a database connection',
+            f'It is registered by "{printable(registrar.bgw_name)}", which has a user of its own and no database connection.',
+            "Give BGWORKER_BACKEND_DATABASE_CONNECTION to the worker that registers it.",
+        )
+    return replace(worker, **{key: getattr(registrar, key) for key in IMPOSED})
+
+
 def check_registration(caller: Caller, worker: BackgroundWorker) -> None:
     """See that a caller may register this worker.
 
@@ -187,3 +216,22 @@ def check_registration(caller: Caller, worker: BackgroundWorker) -> None:
             f"Allowed are {allowed}." if allowed else "",
             "See control_allow in [host] of workers.toml.",
         )
+    if caller.grants.registrable and (keys := list(worker.surroundings())):
+        # A variable of the environment is enough to run other code: PYTHONPATH, LD_PRELOAD.
+        raise PermissionDenied(
+            f'background worker "{name}" cannot be registered: permission denied for {keys[0]}',
+            "The right to register one library's functions does not extend to the surroundings that they run in.",
+            f'Leave {", ".join(keys)} out, or ask the host\'s owner for "register" in control_allow of [host].',
+        )
+
+
+def check_identity(own: OwnIdentity, worker: BackgroundWorker) -> None:
+    """See that this host has the right to run a worker as its user and group; whether they exist shows at its birth.
+
+    Raises:
+        RegistrationError: It does not run as root, and they are not its own.
+    """
+    refusal = own.refusal(worker.user, worker.group)
+    if refusal is not None:
+        reason, detail, hint = refusal
+        raise RegistrationError(f'background worker "{printable(worker.bgw_name)}" cannot be registered: {reason}', detail, hint)

@@ -76,6 +76,8 @@ def config_view(worker: BackgroundWorker) -> dict[str, Any]:
         "stop_timeout": worker.stop_timeout,
         "stop_when": worker.stop_when,
         "singleton": worker.singleton,
+        "user": worker.user,
+        "group": worker.group,
     }
 
 

@@ -41,7 +41,8 @@ def main() -> int:
     devnull = os.open("/dev/null", os.O_RDWR)
     os.dup2(devnull, 0)
     os.close(devnull)
-    cradle = nursery.Cradle(host_pid, channel.lifeline_fd, fds[0], fds[1], private_fds=(channel.fileno(),))
+    secrets = tuple(catalogue.configuration.references)
+    cradle = nursery.Cradle(host_pid, channel.lifeline_fd, fds[0], fds[1], (channel.fileno(),), secrets)
     return _serve(channel, cradle, catalogue)
 
 
@@ -166,7 +167,7 @@ def _give_birth(
     else:
         if pid == 0:
             plugins = catalogue.plugins if message["kind"] == "preloaded" else None
-            nursery.begin_life(cradle, fds[0], fds[1], fds[2], plugins, siblings)
+            nursery.begin_life(cradle, fds, plugins, message["surroundings"], siblings)
         channel.send({"type": "born", "pid": pid, **answer})
     for fd in fds:
         os.close(fd)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from bgworker._config.load import ConfigurationErrors
 from bgworker._loader.catalogue import Catalogue, build
-from bgworker._spec import printable
+from bgworker._process.identity import OwnIdentity, find_identity
+from bgworker._spec import BackgroundWorker, printable
 from bgworker._worker.library import resolve
-from bgworker.errors import ConfigurationError, PluginError
+from bgworker.errors import ConfigurationError, HostError, PluginError
 
 
 def check(config_path: str) -> int:
@@ -52,6 +54,9 @@ def _hopeless(catalogue: Catalogue) -> list[dict[str, str]]:
     found = []
     for static in catalogue.static.workers:
         worker = static.worker
+        if (refusal := _refused_identity(worker)) is not None:
+            found.append({"bgw_name": worker.bgw_name, "error": refusal})
+            continue
         if worker.bgw_library_name in catalogue.broken:
             continue  # named already
         _announce(worker.bgw_library_name)
@@ -66,3 +71,18 @@ def _hopeless(catalogue: Catalogue) -> list[dict[str, str]]:
             )
             found.append({"bgw_name": worker.bgw_name, "error": "\n".join(filter(None, lines))})
     return found
+
+
+def _refused_identity(worker: BackgroundWorker) -> str | None:
+    """Return why the worker cannot run as its user and group on a host that whoever checks would start."""
+    lines: Sequence[str] | None = OwnIdentity.of_this_process().refusal(worker.user, worker.group)
+    verb = "cannot be registered"
+    if lines is None and (worker.user, worker.group) != (None, None):
+        try:
+            find_identity(worker.user, worker.group)
+        except HostError as error:
+            verb = "would fail to start"
+            lines = (error.message_primary, error.message_detail, error.message_hint)
+    if lines is None:
+        return None
+    return "\n".join(filter(None, (f'background worker "{printable(worker.bgw_name)}" {verb}: {lines[0]}', *lines[1:])))

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from bgworker._control.protocol import encode
 from bgworker._plugins.manager import PluginHost
-from bgworker._process import prctl
+from bgworker._process import prctl, surroundings
+from bgworker.errors import HostError
 
 #: Never blocked: SIGQUIT ends a worker at once (C39); the faults cannot be blocked usefully; STOP and KILL cannot be at all.
 UNBLOCKABLE = {
@@ -33,6 +36,8 @@ class Cradle:
     activity_fd: int
     #: The loader's own descriptors, which no worker may hold.
     private_fds: tuple[int, ...]
+    #: Environment variables that hold passwords of the host's, and are none of another user's business.
+    secrets: tuple[str, ...] = ()
 
 
 def block_signals() -> None:
@@ -41,18 +46,22 @@ def block_signals() -> None:
 
 
 def begin_life(
-    cradle: Cradle, channel_fd: int, stdout_fd: int, stderr_fd: int, plugins: PluginHost | None, foreign_fds: Sequence[int] = ()
+    cradle: Cradle,
+    fds: Sequence[int],
+    plugins: PluginHost | None,
+    wanted: Mapping[str, Any],
+    foreign_fds: Sequence[int] = (),
 ) -> NoReturn:
     """Turn a fresh clone of the loader into a blank worker that waits for its assignment. Never returns.
 
     Args:
         cradle: What all births share.
-        channel_fd: The worker's end of its channel to the host.
-        stdout_fd: Write end of the pipe to the collector.
-        stderr_fd: Write end of the other pipe to the collector.
+        fds: The worker's end of its channel to the host, and the write ends of both pipes to the collector.
         plugins: The loaded plugins for a preloaded worker; None executes a fresh interpreter.
+        wanted: The surroundings that the worker asks for, as ``_process.surroundings`` knows them.
         foreign_fds: Descriptors of other workers that the loader holds for births to come.
     """
+    channel_fd, stdout_fd, stderr_fd = fds
     try:
         block_signals()  # a plugin may have changed the mask at import
         os.setsid()
@@ -71,8 +80,12 @@ def begin_life(
         for fd in (stdout_fd, stderr_fd, *foreign_fds, *cradle.private_fds):
             os.close(fd)
         prctl.raise_oom_score()
-        if plugins is None:
-            _execute(cradle, channel_fd)
+        try:
+            surroundings.enter(wanted, cradle.host_pid, cradle.secrets)
+            if plugins is None:
+                _execute(cradle, channel_fd, wanted)
+        except HostError as error:
+            _refuse_life(channel_fd, error)
         from bgworker._worker.main import Boot, run
 
         run(Boot(channel_fd, cradle.lifeline_fd, cradle.slot_table_fd, cradle.activity_fd, plugins))
@@ -82,7 +95,9 @@ def begin_life(
         os._exit(1)
 
 
-def _execute(cradle: Cradle, channel_fd: int) -> NoReturn:
+def _execute(cradle: Cradle, channel_fd: int, wanted: Mapping[str, Any]) -> NoReturn:
+    if "user" in wanted or "group" in wanted:
+        surroundings.check_interpreter(wanted.get("user"))
     options = {
         "--channel": channel_fd,
         "--lifeline": cradle.lifeline_fd,
@@ -92,4 +107,22 @@ def _execute(cradle: Cradle, channel_fd: int) -> NoReturn:
     for fd in options.values():
         os.set_inheritable(fd, True)
     arguments = [text for option, fd in options.items() for text in (option, str(fd))]
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "bgworker._worker", *arguments])
+    try:
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "bgworker._worker", *arguments])
+    except OSError as error:
+        raise HostError(f'could not execute the interpreter "{sys.executable}": {error.strerror}') from None
+
+
+def _refuse_life(channel_fd: int, error: HostError) -> NoReturn:
+    """Tell the host and the worker's log why there is no worker, and leave with code 1.
+
+    Not before the assignment has come: the host takes no word of a process whose pid it does not know.
+    """
+    os.write(2, "".join(f"{line}\n" for line in error.lines()).replace("ERROR:", "FATAL:", 1).encode("utf-8", "replace"))
+    channel = socket.socket(fileno=channel_fd)
+    channel.setblocking(True)
+    while data := channel.recv(65_536):
+        if b"\n" in data:
+            channel.sendall(encode({"type": "start_failed", "error": error.to_dict(), "traceback": ""}))
+            os._exit(1)
+    os._exit(0)  # the host has no use for this process, or is dead

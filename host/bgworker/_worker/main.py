@@ -80,6 +80,7 @@ def _run(boot: Boot) -> NoReturn:
     extend_path(assignment.python_path)
     runtime.install(this)
     this.activity.start()
+    _check_reach(this)
     function = _find_function(this)
     # After the import, which may have touched the mask, the handlers, the alarm clock and the wakeup descriptor.
     inherited.stop_alarm()
@@ -99,6 +100,17 @@ def _start(this: Runtime, function: Callable[[Any], Any]) -> None:
             _fail_to_start(this, error)
     this.channel.send({"type": "started"})
     body(this, function)
+
+
+def _check_reach(this: Runtime) -> None:
+    if this.worker.user is None or this.database is None:
+        return
+    from bgworker._worker.embedded import check_reach
+
+    try:
+        check_reach(this)
+    except HostError as error:
+        _fail_to_start(this, error)
 
 
 def _find_function(this: Runtime) -> Callable[[Any], Any]:

@@ -10,8 +10,10 @@ import pytest
 from bgworker._control.protocol import Message
 from bgworker._host.births import Births, Life, WorkerProcess
 from bgworker._loop import Loop
+from bgworker._spec import BackgroundWorker
 
 LIFE = Life(0, 1, 1)
+WORKER = BackgroundWorker(bgw_name="w")
 
 
 class Loader:
@@ -48,7 +50,7 @@ def loader() -> Iterator[Loader]:
 
 def test_exit_that_arrives_before_the_birth_fails_it(loader: Loader) -> None:
     """A child that is reaped before the loader has named it has failed to be born."""
-    loader.births.request(LIFE, "preloaded")
+    loader.births.request(LIFE, "preloaded", WORKER)
     assert loader.births.exited(4711, 9) is None
     loader.births.born(1, 4711)
     assert loader.born == []
@@ -57,10 +59,10 @@ def test_exit_that_arrives_before_the_birth_fails_it(loader: Loader) -> None:
 
 def test_old_exit_of_the_same_pid_is_another_process(loader: Loader) -> None:
     """A stray's exit from before the request says nothing about the process that got its pid later."""
-    loader.births.request(LIFE, "preloaded")
+    loader.births.request(LIFE, "preloaded", WORKER)
     loader.births.exited(4711, 0)
     later = Life(1, 1, 1)
-    loader.births.request(later, "preloaded")
+    loader.births.request(later, "preloaded", WORKER)
     loader.births.born(2, 4711)
     assert [process.life for process in loader.born] == [later]
     assert loader.failed == []
@@ -68,11 +70,11 @@ def test_old_exit_of_the_same_pid_is_another_process(loader: Loader) -> None:
 
 def test_exits_of_strays_are_not_kept(loader: Loader) -> None:
     """Once every birth is answered nothing is left to be matched, however many strays were reaped meanwhile."""
-    loader.births.request(LIFE, "preloaded")
+    loader.births.request(LIFE, "preloaded", WORKER)
     for pid in range(10_000, 20_000):
         loader.births.exited(pid, 0)
     loader.births.failed(1, "no process left")
-    loader.births.request(LIFE, "preloaded")
+    loader.births.request(LIFE, "preloaded", WORKER)
     loader.births.exited(4711, 9)
     loader.births.born(2, 4711)
     assert len(loader.failed) == 2

@@ -35,7 +35,9 @@ class Bench:
         slot, _effects = self.machine.register(worker, Origin.DYNAMIC, 0.0)
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
-        process = WorkerProcess(Life(slot.slotno, slot.generation, 1), "exec", ours, [], [], 0.0, pid=100 + slot.slotno)
+        process = WorkerProcess(
+            Life(slot.slotno, slot.generation, 1), "exec", slot.registration, ours, [], [], 0.0, pid=100 + slot.slotno
+        )
         process.connection = Connection(self.loop, ours, lambda _message: None, lambda _reason: None, limit=65_536)
         self.processes[100 + slot.slotno] = process
         self._ends[process] = (theirs, Decoder())
