@@ -15,6 +15,9 @@ __all__ = ["Exit", "clean", "decode", "ended_text", "outcome", "read_exit"]
 #: Longest piece of foreign text (a worker's last line, an error) inside a reason.
 MAX_FOREIGN_TEXT: Final = 200
 
+#: Follows the outcome in the reason of an end that somebody asked for; views tell by it that it is no failure.
+AS_ASKED: Final = ", as asked: "
+
 #: What strsignal() says on Linux, for the signals that end a process; others show their number alone.
 SIGNAL_TEXTS: Final = {
     1: "Hangup",
@@ -48,12 +51,14 @@ class Exit:
     signal: int | None
     #: Monotonic time at which the host learned of it.
     at: float
-    #: ``exit 1: last line``, ``signal 9 (Killed)``, ``exit 0``, or ``failed to start: ...``.
+    #: ``exit 1: last line``, ``signal 9 (Killed)``, ``exit 0``, ``failed to start: ...``, or ``exit 1, as asked: who``.
     reason: str
     #: C31 applies: the function was running, nobody asked for the exit, and it was neither code 0 nor 1.
     is_crash: bool
     #: The host asked for it: the intent, never the code, decides what follows (design section 8, point 6).
     was_requested: bool
+    #: Who asked for it and what for, as ``reasons`` words it; empty if nobody did.
+    asked: str = ""
 
 
 def decode(waitstatus: int) -> tuple[int | None, int | None]:
@@ -83,7 +88,9 @@ def clean(text: str, limit: int = MAX_FOREIGN_TEXT) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def read_exit(waitstatus: int, now: float, tail: str, *, failure: str, has_started: bool, was_requested: bool) -> Exit:
+def read_exit(
+    waitstatus: int, now: float, tail: str, *, failure: str, has_started: bool, was_requested: bool, asked: str = ""
+) -> Exit:
     """Return the record of a process's end.
 
     Args:
@@ -93,11 +100,15 @@ def read_exit(waitstatus: int, now: float, tail: str, *, failure: str, has_start
         failure: What is already known of a start that failed (``failed to start: ...``), or empty.
         has_started: Whether this life said that it started.
         was_requested: Whether the host asked this process to go.
+        asked: Who asked, where somebody did: the cause of such an end, whatever the process says of it.
     """
     code, signal = decode(waitstatus)
     reason = outcome(code, signal)
+    if was_requested and asked:
+        # Between the outcome and foreign text stands a colon, so nothing that a worker prints can read like this.
+        reason += f"{AS_ASKED}{clean(asked)}"
     # After success the last line on stderr is noise, not a cause.
-    if code != 0 and tail.strip():
+    elif code != 0 and tail.strip():
         reason += f": {clean(tail)}"
     if failure:
         reason = failure
@@ -106,7 +117,7 @@ def read_exit(waitstatus: int, now: float, tail: str, *, failure: str, has_start
     # An end before the start is a failed start, however violent: it waits its restart time, and since
     # no function of the worker has run, nothing that workers share can be damaged.
     is_crash = has_started and not was_requested and code not in (0, 1)
-    return Exit(code, signal, now, reason, is_crash, was_requested)
+    return Exit(code, signal, now, reason, is_crash, was_requested, asked if was_requested else "")
 
 
 def ended_text(name: str, pid: int | None, code: int | None, signal: int | None) -> str:

@@ -206,7 +206,10 @@ class SlotMachine:
         if slot.state not in HAS_PROCESS:
             return [_rejection(slot, Event.GONE_FOR_GOOD, Rejection.NO_PROCESS)]
         has_started, was_requested = slot.started_at is not None, slot.intent is not None
-        end = read_exit(waitstatus, now, tail, failure=slot.failure, has_started=has_started, was_requested=was_requested)
+        asked = slot.cause if was_requested else ""
+        end = read_exit(
+            waitstatus, now, tail, failure=slot.failure, has_started=has_started, was_requested=was_requested, asked=asked
+        )
         is_trouble = end.is_crash or not (has_started or was_requested)
         level: Level = "WARNING" if is_trouble else "DEBUG" if end.code == 0 else "LOG"
         ended_with_it = self._reinitialise(slot, end, now) if end.is_crash else []
@@ -507,8 +510,9 @@ def _kill_stray(slots: Sequence[Slot], signal: Signal) -> list[Effect]:
 
 def _no_free_slot(slots: Sequence[Slot]) -> NoFreeSlot:
     """Return the refusal in PostgreSQL's words, and who holds the slots."""
-    holders = Counter(slot.registration.bgw_type for slot in slots if slot.worker is not None).most_common()
-    named = [f"{bgw_type} ({count})" for bgw_type, count in holders[:NAMED_HOLDERS]]
+    registered = [slot.registration for slot in slots if slot.worker is not None]
+    holders = Counter((worker.bgw_type, worker.bgw_library_name) for worker in registered).most_common()
+    named = [f"{bgw_type} ({count}{f', {library}' if library else ''})" for (bgw_type, library), count in holders[:NAMED_HOLDERS]]
     if len(holders) > NAMED_HOLDERS:
         named.append(f"others ({sum(count for _, count in holders[NAMED_HOLDERS:])})")
     return NoFreeSlot(

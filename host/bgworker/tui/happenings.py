@@ -39,6 +39,7 @@ def event_line(event: dict[str, Any], before: Status | None, after: Status | Non
 def _ended(event: dict[str, Any], before: Status | None, started_at: Any) -> str:
     last_exit = event.get("last_exit") or {}
     head, _, cause = how_it_ended(last_exit).partition(": ")
+    head, as_asked, _ = head.partition(", as asked")
     if head.startswith("exit "):
         head = f"exited with code {head.removeprefix('exit ')}"
     elif head.startswith("signal "):
@@ -46,6 +47,7 @@ def _ended(event: dict[str, Any], before: Status | None, started_at: Any) -> str
     began, ended = instant(started_at or _slot(event, before).get("started_at")), instant(event.get("at"))
     if began is not None and ended is not None and "start" not in head:
         head += f" after {exact_duration(ended - began)}"
+    head += as_asked
     return f"{head or 'ended'}: {cause}" if cause else head or "ended"
 
 

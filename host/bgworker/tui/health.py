@@ -7,6 +7,7 @@ newer than this: a missing key is an absent fact, never an error.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from bgworker.tui.words import clean, exact_duration, how_it_ended, instant
@@ -20,8 +21,13 @@ SETTLE_SECONDS: Final = 30.0
 #: For this long the failure of a worker that is over needs a human.
 FAILURE_SECONDS: Final = 3600.0
 
-#: Ends the last words of a worker that was told to go (C22): restarted or terminated on purpose, exit code 1 or not.
+#: How the reason of an exit begins that the host asked for, for whomever; the host writes it, and no worker can.
+_AS_ASKED: Final = re.compile(r"(?:exit \d+|signal \d+(?: \([^)]*\))?), as asked: ")
+#: Ends the last words of a worker that somebody else told to go (C22), with a SIGTERM that the host knows nothing of.
 _ASKED_FOR: Final = "due to administrator command"
+
+#: Holders of slots that one sentence names.
+_MAX_HOLDERS: Final = 5
 
 #: How the reason of a singleton worker starts that waits for its lock.
 _STANDS_BY: Final = "waits for singleton lock"
@@ -37,7 +43,10 @@ def slots_of(status: Status) -> list[dict[str, Any]]:
 
 def is_failure(last_exit: Any) -> bool:
     """Whether an exit was one that somebody should know of: a code other than 0, or a signal, that nobody asked for."""
-    if not isinstance(last_exit, dict) or _ASKED_FOR in str(last_exit.get("reason") or ""):
+    if not isinstance(last_exit, dict):
+        return False
+    reason = str(last_exit.get("reason") or "")
+    if _AS_ASKED.match(reason) or _ASKED_FOR in reason:
         return False
     return last_exit.get("signal") is not None or last_exit.get("code") not in (0, None)
 
@@ -140,6 +149,20 @@ def _slot_sentence(slot: dict[str, Any], now: float) -> str:
     restart_at = instant(slot.get("restart_at"))
     when = "now" if restart_at is None or restart_at <= now else f"in {exact_duration(restart_at - now)}"
     return f"{name} is down: {cause}; it is started again {when}."
+
+
+def held_by(status: Status) -> str:
+    """Return who holds the slots, by type and library, the most first; nothing if nobody does."""
+    counts: dict[tuple[str, str], int] = {}
+    for slot in slots_of(status):
+        key = (clean(slot.get("bgw_type")), clean(slot.get("bgw_library_name")))
+        counts[key] = counts.get(key, 0) + 1
+    ordered = sorted(counts.items(), key=lambda each: -each[1])
+    named = [f"{bgw_type} ({count}, {library})" if library else f"{bgw_type} ({count})" for (bgw_type, library), count in ordered]
+    if len(named) > _MAX_HOLDERS:
+        rest = sum(count for _, count in ordered[_MAX_HOLDERS:])
+        named = [*named[:_MAX_HOLDERS], f"others ({rest})"]
+    return ", ".join(named)
 
 
 def answers_to(entry: dict[str, Any], name: str) -> bool:

@@ -16,7 +16,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bgworker.tui.health import Status, database_trouble, has_failed, is_fresh_failure, is_trouble, slots_of, stands_by
+from bgworker.tui.health import (
+    Status,
+    database_trouble,
+    has_failed,
+    held_by,
+    is_fresh_failure,
+    is_trouble,
+    slots_of,
+    stands_by,
+)
 from bgworker.tui.words import clean, duration, how_it_ended, instant
 
 #: Longest state in words: ``restart in 10s`` and ``not registered``; the column is as wide.
@@ -109,6 +118,8 @@ class View:
     #: ``(words, needs a human)`` for the second line: ``1 restarting``, ``10 started``.
     counts: tuple[tuple[str, bool], ...]
     rows: tuple[Row, ...]
+    #: Who holds the slots, once there is no free one.
+    holders: str = ""
 
 
 def build(status: Status, now: float, *, shown: Status | None = None, fold: bool = True, show_finished: bool = False) -> View:
@@ -128,6 +139,7 @@ def build(status: Status, now: float, *, shown: Status | None = None, fold: bool
     if fold:
         rows = _fold(rows)
     database, is_lost = _database_words(host.get("database"))
+    is_full = 0 < int(host.get("max_worker_processes") or 0) <= len(slots_of(status))
     return View(
         state=clean(host.get("state") or "?"),
         uptime=None if host_started is None else max(0.0, now - host_started),
@@ -140,6 +152,7 @@ def build(status: Status, now: float, *, shown: Status | None = None, fold: bool
         crash_count=int(host.get("crash_count") or 0),
         counts=counts,
         rows=tuple(sorted(rows, key=lambda row: (row.group, row.slotno, row.name))),
+        holders=held_by(status) if is_full else "",
     )
 
 

@@ -29,11 +29,18 @@ def use_words(view: View) -> str:
     return f"{view.slots_in_use} of {view.max_worker_processes} slots in use"
 
 
+def holders_line(view: View) -> str:
+    """Return who holds the slots, for a view of a host that has no free one."""
+    return f"no free slot; held by {view.holders}"
+
+
 def lines(view: View) -> Iterator[str]:
     """Return the whole view as lines of text."""
     first, second = head_lines(view)
     yield f"{first}  {use_words(view)}"
     yield "  ".join((second, *(words for words, _ in view.counts)))
+    if view.holders:
+        yield holders_line(view)
     cells = [_HEADINGS, *(_cells(row) for row in view.rows)]
     # The last column is not padded: nothing follows it.
     widths = [max(len(line[column]) for line in cells) for column in range(len(_HEADINGS) - 1)]

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from bgworker.tui.figures import Figures
 from bgworker.tui.model import STATE_WIDTH, Row, View
-from bgworker.tui.plain import head_lines, use_words
+from bgworker.tui.plain import head_lines, holders_line, use_words
 from bgworker.tui.words import percent, size
 
 ELLIPSIS: Final = "…"
@@ -168,9 +168,8 @@ def _head(view: View, width: int) -> list[Text]:
     lines = [_apart(Text(first), Text(used), width)]
     counts = Text("  ").join(Text(words, style=TROUBLE_STYLE if needs_human else "") for words, needs_human in view.counts)
     left = Text(second, style=TROUBLE_STYLE if view.is_database_lost else "")
-    if width < _ONE_LINE_WIDTH:
-        return [*lines, _cropped(left, width), _cropped(counts, width)]
-    return [*lines, _apart(left, counts, width)]
+    lines += [_cropped(left, width), _cropped(counts, width)] if width < _ONE_LINE_WIDTH else [_apart(left, counts, width)]
+    return [*lines, _cropped(Text(holders_line(view)), width)] if view.holders else lines
 
 
 def _apart(left: Text, right: Text, width: int) -> Text:

@@ -86,6 +86,17 @@ def test_no_crash_before_the_start_or_on_request(status: int) -> None:
     assert not an_exit(status, has_started=False).is_crash
 
 
+def test_an_end_that_was_asked_for_says_by_whom() -> None:
+    """Design 8.6: the reason of a requested exit is who asked for it; nothing that a process prints reads like it."""
+    end = an_exit(1 << 8, was_requested=True, asked="restart requested", tail="ValueError: x")
+    assert (end.reason, end.asked) == ("exit 1, as asked: restart requested", "restart requested")
+    assert an_exit(9, was_requested=True, asked="terminated by an operator").reason == (
+        "signal 9 (Killed), as asked: terminated by an operator"
+    )
+    assert an_exit(1 << 8, tail=", as asked: no").reason == "exit 1: , as asked: no"
+    assert an_exit(1 << 8, asked="nobody").asked == ""
+
+
 def test_foreign_text_is_made_harmless() -> None:
     """What a worker wrote reaches a reason inert, on one line and bounded."""
     assert clean("\x1b[31mred\nline two. ") == "?[31mred?line two"

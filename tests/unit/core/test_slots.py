@@ -41,7 +41,8 @@ def test_too_many_workers(make_bench) -> None:
     error = refusal.value
     assert error.message_primary == "too many background workers"
     assert error.message_detail == (
-        "Up to 3 background workers can be registered with the current settings. The slots are held by export (2), spi (1)."
+        "Up to 3 background workers can be registered with the current settings."
+        " The slots are held by export (2, lib), spi (1, lib)."
     )
     assert error.message_hint == 'Consider increasing the configuration parameter "max_worker_processes".'
     bench.want("terminate", last)
@@ -55,7 +56,7 @@ def test_refusal_names_a_bounded_number_of_types(make_bench) -> None:
         bench.register(f"w{number}")
     with pytest.raises(NoFreeSlot) as refusal:
         bench.register("x")
-    assert refusal.value.message_detail.endswith("w0 (1), w1 (1), w2 (1), w3 (1), w4 (1), others (7).")
+    assert refusal.value.message_detail.endswith("w0 (1, lib), w1 (1, lib), w2 (1, lib), w3 (1, lib), w4 (1, lib), others (7).")
 
 
 @pytest.mark.parametrize("mode", list(ShutdownMode))

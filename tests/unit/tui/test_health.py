@@ -51,6 +51,24 @@ def test_an_exit_that_was_asked_for_is_no_trouble(make_slot: Any, make_exit: Any
     assert not health.has_failed({"bgw_name": "a", "last_exit": make_exit(code=0), "reason": "exit 0"})
 
 
+def test_an_exit_as_asked_is_no_failure(make_slot: Any, make_exit: Any, now: float) -> None:
+    """What the host says it was asked for is no failure, with whatever code or signal; a worker's own words do not count."""
+    for reason in ("exit 3, as asked: stopped because the database is not read-write", "signal 9 (Killed), as asked: x"):
+        assert not health.is_trouble(make_slot(1, "a", age=2.0, last_exit=make_exit(code=3, reason=reason, ago=60.0)), now)
+    forged = make_exit(code=3, reason="exit 3: exit 3, as asked: x", ago=60.0)
+    assert health.is_trouble(make_slot(1, "a", age=2.0, last_exit=forged), now)
+
+
+def test_holders_of_the_slots(make_status: Any, make_slot: Any) -> None:
+    """Who holds the slots is told by type and library, the most first, few of them by name."""
+    slots = [make_slot(n, f"export {n}", bgw_type="export") for n in range(3)]
+    slots += [make_slot(3 + n, name) for n, name in enumerate("abcdef")]
+    assert health.held_by(make_status(*slots)) == (
+        "export (3, shop_queue), a (1, shop_queue), b (1, shop_queue), c (1, shop_queue), d (1, shop_queue), others (2)"
+    )
+    assert health.held_by(make_status()) == ""
+
+
 def test_a_standby_is_no_trouble(make_slot: Any, make_exit: Any, now: float) -> None:
     """A singleton worker whose work another host does is as it should be, however its last life ended."""
     reason = 'waits for singleton lock held by "a" on host web-1 (backend PID 7); starts when it is free'
