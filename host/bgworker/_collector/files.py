@@ -5,6 +5,9 @@ when writing works again the count comes first, as a line of its own. It is the 
 of its file. Every directory below the data directory is opened relative to the one before
 it and never through a symbolic link, and made again when it is gone.
 
+A file with a rotation makes room when it has grown to its size: it gets a name with the time
+in it, and a new one begins. ``compression`` compresses what has been put aside, ``_prune`` removes the oldest.
+
 Only ``sinks`` and ``history`` use this room.
 """
 
@@ -15,20 +18,31 @@ import os
 import stat
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-from bgworker._collector.names import PREDECESSOR_SUFFIX
+from bgworker._collector.compression import Compressor
+from bgworker._collector.directories import check_owner, open_directory
+from bgworker._collector.names import next_predecessor, predecessors
 
 #: Seconds between two tries to write to a file that could not be written.
 RETRY_INTERVAL: Final = 1.0
 
-_DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO put in a log's place must not hold us; it changes nothing for a regular file.
 # O_RDWR: the last byte is looked at, to see whether a line was left torn.
 _FILE_FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 #: Makes the line that says how many lines were lost, and why.
 Notice = Callable[[int, str], bytes]
+
+
+class Rotation(NamedTuple):
+    """When a file makes room, and how much of what it held is kept."""
+
+    #: Size in bytes at which it is put aside.
+    size: int
+    #: How many predecessors stay.
+    keep: int
+    compressor: Compressor
 
 
 class AppendFile:
@@ -39,10 +53,12 @@ class AppendFile:
         parts: The directories below it, made with mode 0700 when missing.
         name: The file's name.
         notice: Makes the line about lost lines.
-        limit: Size in bytes at which the file becomes its own predecessor and a new one begins; None for no limit.
+        rotation: None for a file that grows without end.
     """
 
-    def __init__(self, data_directory: str, parts: Sequence[str], name: str, notice: Notice, limit: int | None = None) -> None:
+    def __init__(
+        self, data_directory: str, parts: Sequence[str], name: str, notice: Notice, rotation: Rotation | None = None
+    ) -> None:
         self.name = name
         #: Lines dropped since writing last worked, and why; 0 while all is well.
         self.lost = 0
@@ -50,7 +66,7 @@ class AppendFile:
         self._data_directory = data_directory
         self._parts = tuple(parts)
         self._notice = notice
-        self._limit = limit
+        self._rotation = rotation
         self._fd = -1
         self._retry_at = 0.0
 
@@ -104,23 +120,34 @@ class AppendFile:
             status = os.fstat(self._fd)
             if status.st_nlink == 0:  # removed under our hands, perhaps with its directory
                 self.close()
-            elif self._limit is None or status.st_size + coming <= self._limit or not status.st_size:
+            elif self._rotation is None or status.st_size + coming <= self._rotation.size or not status.st_size:
                 return
             else:
-                self._rotate()
+                self._rotate(self._rotation)
         # Twice at most: the file that is opened may be full already.
         size = self._open()
-        if self._limit is not None and size and size + coming > self._limit:
-            self._rotate()
+        if self._rotation is not None and size and size + coming > self._rotation.size:
+            self._rotate(self._rotation)
             self._open()
 
-    def _rotate(self) -> None:
+    def _rotate(self, rotation: Rotation) -> None:
+        """Put the file aside, remove the oldest of those that were put aside before, and have the others compressed."""
         self.close()
         directory_fd = open_directory(self._data_directory, self._parts)
         try:
-            os.rename(self.name, self.name + PREDECESSOR_SUFFIX, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+            earlier = predecessors(self.name, os.listdir(directory_fd))
+            latest = next_predecessor(self.name, time.time(), earlier)
+            os.rename(self.name, latest.name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+            kept = [*earlier, latest][-rotation.keep :]
+            for old in earlier:
+                if old not in kept:
+                    _remove(old.name, directory_fd)
         finally:
             os.close(directory_fd)
+        for each in kept:
+            # Those from before, too: a collector that was killed leaves them as they are.
+            if not each.is_compressed:
+                rotation.compressor.add(self._data_directory, self._parts, each.name)
 
     def _open(self) -> int:
         """Open the file and return its size; ends the line that a full disk left torn."""
@@ -133,7 +160,7 @@ class AppendFile:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EPERM, "it is not a regular file")
-            _check_owner(status)
+            check_owner(status)
             if status.st_size and os.pread(fd, 1, status.st_size - 1) != b"\n":
                 os.write(fd, b"\n")
         except OSError:
@@ -143,42 +170,8 @@ class AppendFile:
         return status.st_size
 
 
-def open_directory(data_directory: str, parts: Sequence[str]) -> int:
-    """Return a descriptor of a directory below the data directory, made when missing.
-
-    Raises:
-        OSError: The data directory is missing, or a part is no directory, a symbolic link or somebody else's.
-    """
-    fd = os.open(data_directory, _DIRECTORY_FLAGS)
+def _remove(name: str, directory_fd: int) -> None:
     try:
-        for part in parts:
-            try:
-                below = _open_part(fd, part)
-            except FileNotFoundError:
-                try:
-                    os.mkdir(part, 0o700, dir_fd=fd)
-                except FileExistsError:  # something was quicker; what it is shows at the next line
-                    pass
-                below = _open_part(fd, part)
-            os.close(fd)
-            fd = below
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _open_part(directory_fd: int, part: str) -> int:
-    fd = os.open(part, _DIRECTORY_FLAGS | os.O_NOFOLLOW, dir_fd=directory_fd)
-    try:
-        _check_owner(os.fstat(fd))
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _check_owner(status: os.stat_result) -> None:
-    # Who owns a file can give it to anybody; a log in it would be theirs to read and to change.
-    if status.st_uid != os.geteuid():
-        raise OSError(errno.EPERM, f"it belongs to user id {status.st_uid}")
+        os.unlink(name, dir_fd=directory_fd)
+    except OSError:  # somebody else was quicker, or has put a directory there; the log goes on either way
+        pass

@@ -1,6 +1,8 @@
 """history.jsonl: one JSON object per line and record, kept to a bounded size.
 
-The records are the host's; this room only writes them. Only ``loop`` uses it.
+The records are the host's. To that of an exit this room adds what only the collector knows:
+the last lines on stderr, the traceback in them, and whether the OOM killer was at work. Only
+``loop`` uses it.
 """
 
 from __future__ import annotations
@@ -9,18 +11,38 @@ import datetime
 import json
 from typing import Any, Final
 
-from bgworker._collector.files import AppendFile
+from bgworker._collector.compression import Compressor
+from bgworker._collector.files import AppendFile, Rotation
 from bgworker._collector.names import HISTORY
+from bgworker._collector.oom import OomCounter
+from bgworker._collector.tail import LastWords
 
-#: Size at which history.jsonl becomes history.jsonl.1; with the one predecessor, at most twice this is kept.
-HISTORY_LIMIT: Final = 16 * 1024 * 1024
+#: Bytes at which history.jsonl is put aside, and how many predecessors are kept.
+HISTORY_LIMIT: Final = 8 * 1024 * 1024
+HISTORY_KEPT: Final = 5
+_SIGKILL: Final = 9
 
 
 class History:
     """The history file of one data directory."""
 
-    def __init__(self, data_directory: str) -> None:
-        self._file = AppendFile(data_directory, (), HISTORY, _lost_notice, limit=HISTORY_LIMIT)
+    def __init__(self, data_directory: str, compressor: Compressor, oom: OomCounter) -> None:
+        rotation = Rotation(HISTORY_LIMIT, HISTORY_KEPT, compressor)
+        self._file = AppendFile(data_directory, (), HISTORY, _lost_notice, rotation)
+        self._oom = oom
+
+    def add_exit(self, record: dict[str, Any], words: LastWords) -> bool:
+        """Append the record of an exit, with what the worker wrote last; whether it was written."""
+        # A SIGKILL of the host's own, after a stop timeout, needs no other explanation.
+        is_suspect = record.get("signal") == _SIGKILL and not record.get("was_requested")
+        # One that was logged in the middle of a good life explains no end that was asked for, nor one that went well.
+        explains = not record.get("was_requested") and record.get("code") != 0
+        more = {
+            "oom_kill": self._oom.has_killed() if is_suspect else False,
+            "stderr": words.lines,
+            "traceback": words.traceback if explains else "",
+        }
+        return self.add({**record, **more})
 
     def add(self, record: Any) -> bool:
         """Append one record; whether it was written. One that was not is counted and told later.

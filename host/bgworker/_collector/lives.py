@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import selectors
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
 from bgworker._collector.sinks import Sinks
 from bgworker._collector.streams import READ_BYTES, Life, Pipe
+from bgworker._collector.tail import LastWords
 
 #: How long after a worker's exit its pipes are read when somebody else holds their write ends: a child that it left behind.
 EXIT_GRACE: Final = 1.0
 #: Most lives without pipes that wait for their exit to be reported: as many as there can be slots. An older one is dropped.
 _MAX_ENDED: Final = 4096
+#: Lives that are over and whose last words are kept: the record of an exit follows the exit at once.
+_MAX_LAST_WORDS: Final = 64
 
 
 class Lives:
@@ -33,6 +37,7 @@ class Lives:
         self._selector = selector
         self._send = send
         self._lives: dict[str, Life] = {}
+        self._last_words: OrderedDict[str, LastWords] = OrderedDict()
         #: Whether pipes are left unread because stderr's reader is slow.
         self._is_paused = False
 
@@ -89,7 +94,7 @@ class Lives:
         if data:
             life.keep_errors(pipe, data)
             if block := pipe.lines(data):
-                self.sinks.worker_lines(life, block)
+                self.sinks.worker_lines(life, block, pipe.stream)
         return len(data)
 
     def exited(self, life: Life, level: str, text: str) -> None:
@@ -101,10 +106,24 @@ class Lives:
         self._finish_lines(life)
         if text:
             self.sinks.worker_fact(life, level, text)
-        self._send({"type": "tail", "life": life.key, "line": life.reason})
+        words = self._last_words[life.key] = life.last_words()
+        if len(self._last_words) > _MAX_LAST_WORDS:
+            self._last_words.popitem(last=False)
+        self._send({"type": "tail", "life": life.key, "line": words.reason})
         life.is_exited = True
         life.close_at = time.monotonic() + EXIT_GRACE if life.open_pipes else None
         self._end_if_over(life)
+
+    def take_last_words(self, key: str) -> LastWords:
+        """Return what a life that has ended wrote to stderr last, once."""
+        if (words := self._last_words.pop(key, None)) is not None:
+            return words
+        life = self._lives.get(key)
+        if life is None:
+            return LastWords()
+        # The record of the exit waited for us, and comes before the exit itself: all that was written is in the pipes.
+        self._drain(life)
+        return life.last_words()
 
     def give_up_late_pipes(self) -> None:
         """Close the pipes of dead workers whose moment is over, after a last look."""
@@ -137,7 +156,7 @@ class Lives:
     def _finish_lines(self, life: Life) -> None:
         for pipe in life.pipes:
             if block := pipe.last_line():
-                self.sinks.worker_lines(life, block)
+                self.sinks.worker_lines(life, block, pipe.stream)
 
     def _refuse_pipe(self, life: Life, pipe: Pipe, error: OSError) -> None:
         # Closed, not just left unread: the worker would block for ever at its next line. The host
@@ -152,9 +171,8 @@ class Lives:
             self._selector.unregister(pipe.fd)
         pipe.close()
         if block := pipe.last_line():
-            self.sinks.worker_lines(life, block)
+            self.sinks.worker_lines(life, block, pipe.stream)
         if not life.open_pipes:
-            life.settle_reason()
             self._end_if_over(life)
             self._forget_oldest()
 

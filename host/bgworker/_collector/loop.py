@@ -14,8 +14,12 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
+from bgworker._collector.compression import Compressor
+from bgworker._collector.files import Rotation
 from bgworker._collector.history import History
+from bgworker._collector.json_lines import JsonFormat
 from bgworker._collector.lives import Lives
+from bgworker._collector.oom import OomCounter
 from bgworker._collector.plain import PlainFormat
 from bgworker._collector.sinks import Sinks
 from bgworker._collector.standard_error import StandardError
@@ -56,7 +60,9 @@ class Collector:
     def __init__(self, channel: Channel, configuration: Message) -> None:
         self._channel = channel
         self._host_pid = os.getppid()
-        self._format = PlainFormat()
+        self._format = JsonFormat() if configuration.get("format") == "json" else PlainFormat()
+        self._compressor = Compressor()
+        self._oom = OomCounter()
         self._stderr = StandardError(self._lost_notice)
         self._sinks, self._history = self._make_sinks(configuration)
         self._selector = selectors.DefaultSelector()
@@ -82,6 +88,7 @@ class Collector:
         while not self._is_done():
             self._turn()
         self._lives.drain_all()
+        self._compressor.abandon()
         self._sinks.close()
         self._history.settle()
         self._sinks.flush_stderr()
@@ -106,10 +113,14 @@ class Collector:
                 # A message of this turn can have closed it; its number may even be another pipe's by now.
                 if pipe.fd >= 0:
                     self._lives.read(life, pipe)
+        if self._compressor.has_work:
+            self._compressor.step()
         self._stderr.tick()
         self._lives.give_up_late_pipes()
 
     def _timeout(self) -> float | None:
+        if self._compressor.has_work:
+            return 0.0
         deadlines = [at for at in (self._lives.deadline, self._end_at, self._stderr.deadline) if at is not None]
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
@@ -160,7 +171,10 @@ class Collector:
     def _make_sinks(self, configuration: Message) -> tuple[Sinks, History]:
         data_directory = str(configuration["data_directory"])
         log = str(configuration.get("log") or "files")
-        return Sinks(data_directory, log, self._format, self._host_pid, self._stderr), History(data_directory)
+        size, keep = int(configuration.get("rotation_size") or 0), int(configuration.get("rotation_keep") or 1)
+        rotation = Rotation(size, keep, self._compressor) if size > 0 else None
+        sinks = Sinks(data_directory, log, self._format, self._host_pid, self._stderr, rotation)
+        return sinks, History(data_directory, self._compressor, self._oom)
 
     def _lost_notice(self, count: int, reason: str) -> bytes:
         return self._sinks.lost_notice(count, reason)
@@ -201,7 +215,11 @@ class Collector:
         self._sinks.host_facts(facts, None if at is None else float(at))
 
     def _add_history(self, message: Message) -> None:
-        is_written = self._history.add(message["record"])
+        record = message["record"]
+        if isinstance(record, dict) and record.get("event") == "exited" and "life" in record:
+            is_written = self._history.add_exit(record, self._lives.take_last_words(str(record["life"])))
+        else:
+            is_written = self._history.add(record)
         self._sinks.note_outcome(is_written, self._history.path, self._history.reason)
 
     def _reopen(self, _message: Message) -> None:

@@ -8,7 +8,7 @@ it (its own lines of the runtime begin with a level). The second is a fact of th
 the collector about its own work: pid and level. One record is one line; a detail of several
 lines becomes several DETAIL records. The time is that of the arrival here, in UTC.
 
-Pure. ``sinks`` writes through a format object, so that another format is another class;
+Pure. ``sinks`` writes through a format object, so that another format is another class (``json_lines``);
 ``bgworker._logs`` imports the reading half.
 """
 
@@ -19,6 +19,7 @@ import time
 from typing import Final, NamedTuple
 
 from bgworker._collector.lines import clean_text
+from bgworker._collector.records import as_text
 
 #: Length of ``2026-11-21 09:00:01.123``: equal times compare equal, later ones greater.
 STAMP_LENGTH: Final = 23
@@ -45,10 +46,10 @@ class PlainFormat:
         life = f"{worker.slot}.{worker.generation} " if worker.slot >= 0 else ""
         return f" UTC [{life}{worker.pid or '-'}] {clean_text(worker.name)}: ".encode()
 
-    def worker_lines(self, tag: bytes, at: float, block: bytes) -> bytes:
-        """Return whole, clean lines of one worker as records."""
+    def worker_lines(self, tag: bytes, at: float, block: bytes, stream: str = "") -> bytes:
+        """Return whole, clean lines of one worker as records; which stream they came from is not said."""
         prefix = _stamp(at) + tag
-        return prefix + block[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
+        return prefix + as_text(block)[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
 
     def facts(self, pid: int, at: float, facts: list[tuple[str, str]]) -> bytes:
         """Return facts, each a level and a text, as records; a text of several lines becomes several records."""

@@ -10,7 +10,8 @@ import os
 import time
 from typing import Final
 
-from bgworker._collector.files import AppendFile
+from bgworker._collector.files import AppendFile, Rotation
+from bgworker._collector.json_lines import JsonFormat
 from bgworker._collector.lines import clean_text
 from bgworker._collector.names import HOST_LOG, LOG_DIRECTORY, WORKERS_DIRECTORY
 from bgworker._collector.plain import PlainFormat
@@ -32,10 +33,17 @@ class Sinks:
         output_format: Makes the lines.
         host_pid: Said in the host's facts.
         standard_error: The queue before stderr; outlives a change of these settings.
+        rotation: Of each file by itself, so that one worker's flood takes no line of another; None for none.
     """
 
     def __init__(
-        self, data_directory: str, log: str, output_format: PlainFormat, host_pid: int, standard_error: StandardError
+        self,
+        data_directory: str,
+        log: str,
+        output_format: PlainFormat | JsonFormat,
+        host_pid: int,
+        standard_error: StandardError,
+        rotation: Rotation | None = None,
     ) -> None:
         self._data_directory = data_directory
         self._has_files = log != "stderr"
@@ -43,14 +51,15 @@ class Sinks:
         self._format = output_format
         self._host_pid = host_pid
         self._stderr = standard_error
-        self._host_file = AppendFile(data_directory, LOG_DIRECTORY, HOST_LOG, self.lost_notice)
+        self._rotation = rotation
+        self._host_file = AppendFile(data_directory, LOG_DIRECTORY, HOST_LOG, self.lost_notice, rotation)
         self._worker_files: dict[str, AppendFile] = {}
         #: Paths that cannot be written at the moment: complained about once, until all work again.
         self._failing: set[str] = set()
 
-    def worker_lines(self, life: Life, block: bytes) -> None:
-        """Write whole, clean lines of a worker."""
-        record = self._format.worker_lines(life.tag, time.time(), block)
+    def worker_lines(self, life: Life, block: bytes, stream: str) -> None:
+        """Write whole, clean lines that a worker wrote to "stdout" or "stderr"."""
+        record = self._format.worker_lines(life.tag, time.time(), block, stream)
         if self._has_files:
             self._append_to_worker_file(life, record)
         if self._has_stderr:
@@ -88,7 +97,7 @@ class Sinks:
     def _append_to_worker_file(self, life: Life, record: bytes) -> None:
         file = self._worker_files.get(life.file_name)
         if file is None:
-            file = AppendFile(self._data_directory, WORKERS_DIRECTORY, life.file_name, self.lost_notice)
+            file = AppendFile(self._data_directory, WORKERS_DIRECTORY, life.file_name, self.lost_notice, self._rotation)
             self._worker_files[life.file_name] = file
         self.note_outcome(file.append(record), file.path, file.reason)
 

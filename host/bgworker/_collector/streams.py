@@ -10,15 +10,23 @@ import array
 import fcntl
 import os
 import termios
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from bgworker._collector.lines import LineSplitter, clean
+from bgworker._collector.lines import LineSplitter
 from bgworker._collector.names import file_name
-from bgworker._collector.plain import Identity, PlainFormat
-from bgworker._collector.tail import KEPT_BYTES, reason_of
+from bgworker._collector.plain import Identity
+from bgworker._collector.records import clean_lines
+from bgworker._collector.tail import KEPT_BYTES, LastWords, last_words
 
 #: Bytes of one turn and pipe: what a pipe holds unless somebody enlarged it (pipe(7)), so that each pipe gets the same.
 READ_BYTES: Final = 65_536
+
+
+class Tagger(Protocol):
+    """What is asked of a log format here."""
+
+    def worker_tag(self, worker: Identity) -> bytes:
+        """Return the part of a worker's lines that never changes."""
 
 
 class Pipe:
@@ -30,6 +38,8 @@ class Pipe:
         self.fd = fd
         #: "standard output" or "standard error".
         self.title = title
+        #: The same for the JSON format: "stdout" or "stderr".
+        self.stream = "stdout" if title == "standard output" else "stderr"
         self._splitter = LineSplitter()
 
     def read(self, limit: int = READ_BYTES) -> bytes | None:
@@ -55,11 +65,11 @@ class Pipe:
 
     def lines(self, data: bytes) -> bytes:
         """Return the clean lines that this data completes."""
-        return clean(self._splitter.feed(data))
+        return clean_lines(self._splitter.feed(data))
 
     def last_line(self) -> bytes:
         """Return the line that got no newline; nothing if there is none."""
-        return clean(self._splitter.finish())
+        return clean_lines(self._splitter.finish())
 
     def close(self) -> None:
         """Close our read end; the host has one of its own."""
@@ -80,7 +90,7 @@ class Life:
         KeyError, TypeError, ValueError: The message does not say who it is.
     """
 
-    def __init__(self, message: dict[str, Any], fds: list[int], output_format: PlainFormat) -> None:
+    def __init__(self, message: dict[str, Any], fds: list[int], output_format: Tagger) -> None:
         self.key = str(message["life"])
         name = str(message["bgw_name"])
         identity = Identity(int(message["slot"]), int(message["generation"]), int(message.get("pid") or 0), name)
@@ -90,7 +100,6 @@ class Life:
         self.pipes = [Pipe(fd, title) for fd, title in zip(fds, ("standard output", "standard error"), strict=False)]
         #: The end of what it wrote to stderr.
         self._errors = b""
-        self._reason = ""
         self.is_exited = False
         #: Whether the host was told that nothing more will come.
         self.is_eof_told = False
@@ -107,11 +116,6 @@ class Life:
         if len(self.pipes) > 1 and pipe is self.pipes[1]:
             self._errors = (data if len(data) >= KEPT_BYTES else self._errors + data)[-KEPT_BYTES:]
 
-    @property
-    def reason(self) -> str:
-        """The line of stderr that tells best why it ended."""
-        return self._reason or reason_of(self._errors)
-
-    def settle_reason(self) -> None:
-        """Keep the reason alone, once nothing more will come."""
-        self._reason, self._errors = self.reason, b""
+    def last_words(self) -> LastWords:
+        """Return what it wrote to stderr last."""
+        return last_words(self._errors)

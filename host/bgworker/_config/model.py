@@ -20,6 +20,9 @@ from bgworker._spec import BGW_EXTRALEN, BGW_MAXLEN, MAX_RESTART_TIME, printable
 MAX_SLOTS: Final = 262_143
 #: What a process can address on 64-bit Linux, and so what any limit on memory may be.
 MAX_SHARED_MEMORY: Final = 1 << 47
+#: Bounds of what a log may take up: nobody means more.
+MAX_LOG_SIZE: Final = 1 << 40
+MAX_LOG_FILES: Final = 1000
 #: More idle processes than this are a slip of the keyboard.
 MAX_SPARE_WORKERS: Final = 1024
 #: A worker's bgw_restart_time that means never, as the file spells it.
@@ -117,6 +120,23 @@ class HostSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             '"files", "stderr" or "both"',
         ),
     ] = None
+    log_format: Annotated[
+        Literal["plain", "json"],
+        _key("How log lines look: for people, or one JSON object each.", '"plain" or "json"'),
+    ] = "plain"
+    log_rotation_size: Annotated[
+        Annotated[int, Meta(ge=0, le=MAX_LOG_SIZE)],
+        _key(
+            "Bytes at which a log file is put aside and a new one begins; 0 lets log files grow without end.",
+            f"an integer from 0 to {MAX_LOG_SIZE}",
+        ),
+    ] = 16_777_216
+    log_rotation_keep: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_LOG_FILES)],
+        _key(
+            "How many files that were put aside are kept of each log; they are compressed.", f"an integer from 1 to {MAX_LOG_FILES}"
+        ),
+    ] = 5
     spare_workers: Annotated[
         Annotated[int, Meta(ge=0, le=MAX_SPARE_WORKERS)] | None,
         _key("Processes kept ready for workers yet to be started.", f"an integer from 0 to {MAX_SPARE_WORKERS}"),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from bgworker._control.connection import Connection
 from bgworker._control.protocol import MAX_REQUEST_BYTES, Message
 from bgworker._loop import Loop
+from bgworker._process.reap import Usage
 from bgworker._spec import BackgroundWorker
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ class WorkerProcess:
     is_abandoned: bool = False
     #: Why it exits, by its own account.
     last_words: str = ""
+    #: What it used up; known once it is reaped.
+    usage: Usage | None = None
+    #: The distribution that its library came from, and the version, by its own account.
+    library_version: tuple[str, str] | None = None
     #: The process as one who asks; set once it is born.
     caller: Caller | None = None
     #: The database that it says it is connected to; empty for the configured one, and until it has said so.

@@ -129,9 +129,10 @@ class Host:
         self._lifeline = Lifeline()
         self._locks = locks
         fds = (self._lifeline.read_fd, locks.workers_fd)
-        self.output = Output(self.loop, fds, data_directory, log_to)
+        self.output = Output(self.loop, fds, data_directory, log_to, settings)
         self.records = self.output.records
         self._news = News(self.machine, self.callers, self.records)
+        self.askers = self._news.askers
         self._loaders = Loaders(
             self.loop,
             fds,
@@ -343,12 +344,13 @@ class Host:
             if pid in self.births.by_pid:
                 # What it left in its process group goes with it, while its pid still guards the group's number.
                 reap.signal_session(pid)
-            status = reap.reap(pid)
+            status, usage = reap.reap_with_usage(pid)
             if pid not in self.births.by_pid and self._strays.child_ended(pid):
                 continue
             process = self.births.exited(pid, status)
             if process is not None:
                 self._strays.worker_ended(pid)
+                process.usage = usage
                 self._worker_exited(process, status, now)
             elif self.database is not None:
                 # PostgreSQL may end before the database process has named it.
@@ -535,6 +537,7 @@ class Host:
         kind = message.get("type")
         now = time.monotonic()
         if kind == "started":
+            self._news.note_version(process, message.get("library"))
             self.apply(self.machine.started(*process.life, now))
         elif kind == "start_failed":
             error = message.get("error")
@@ -558,6 +561,7 @@ class Host:
         self._wake_ups.changed()
         if process.database:
             self._update_channels()
+        self._news.ends(process)
         self.apply(self.machine.exited(*process.life, status, now, process.last_words))
 
     # -- clients --------------------------------------------------------------------

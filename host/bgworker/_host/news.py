@@ -1,20 +1,29 @@
 """What becomes of a worker, told to everybody who wants to know: log, history, subscribers, bgw_notify_pid.
 
-Decides nothing: the machine has decided, and its state is already the new one.
+Decides nothing: the machine has decided, and its state is already the new one. The record of
+an exit in history.jsonl gets its last lines and the OOM hint from the collector, by its ``life``.
 """
 
 from __future__ import annotations
 
+import signal
+import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from bgworker._core import effects as fx
 from bgworker._core.slots import SlotMachine
 from bgworker._core.states import SlotState
+from bgworker._host.askers import Askers
+from bgworker._host.births import WorkerProcess
 from bgworker._host.callers import Caller, Callers, NotifyTarget
 from bgworker._host.records import Records
 from bgworker._host.status import exit_view, state_name
 from bgworker._spec import BackgroundWorker, printable
+from bgworker._version import __version__
+
+#: Longest name of a distribution, or text of a version, that a worker is believed.
+_MAX_VERSION_TEXT: Final = 200
 
 
 class News:
@@ -30,7 +39,12 @@ class News:
         self._machine = machine
         self._callers = callers
         self._records = records
+        self.askers = Askers()
         self._targets: dict[tuple[int, int], NotifyTarget] = {}
+        #: When the current life of a registration started; monotonic.
+        self._started_at: dict[tuple[int, int], float] = {}
+        #: The process whose exit the machine is about to be told.
+        self._ending: WorkerProcess | None = None
 
     def notify(self, key: tuple[int, int], worker: BackgroundWorker, whom: Caller | None) -> None:
         """Remember whom bgw_notify_pid names, if it is a process that this host knows (C13)."""
@@ -60,12 +74,23 @@ class News:
     def started(self, effect: fx.Started) -> None:
         """Tell that a worker is about to call its function."""
         self._notify(effect.slotno, effect.generation)
+        self._started_at[effect.slotno, effect.generation] = time.monotonic()
         worker = self._machine.slots[effect.slotno].worker
         if worker is not None:
             message = f'background worker "{printable(worker.bgw_name)}" (PID {effect.pid}) started'
             self._records.log("LOG", message)
             self._tell(effect, worker, "started", effect.pid, message)
             self._records.history({"event": "started", "at": _now(), **_identity(effect, worker), "pid": effect.pid})
+
+    def note_version(self, process: WorkerProcess, said: Any) -> None:
+        """Remember what a worker says its library came from; it may say anything."""
+        if isinstance(said, list) and len(said) == 2 and all(isinstance(text, str) for text in said):
+            name, version = (printable(text)[:_MAX_VERSION_TEXT] for text in said)
+            process.library_version = (name, version)
+
+    def ends(self, process: WorkerProcess) -> None:
+        """Take the process that the next exit is about."""
+        self._ending = process
 
     def exited(self, effect: fx.Exited) -> None:
         """Tell that a process of a worker is gone. The machine has logged it."""
@@ -81,16 +106,40 @@ class News:
                 "event": "exited",
                 **_identity(effect, worker),
                 "pid": effect.pid,
+                **(view or {}),
+                "signal_name": _signal_name(effect.exit.signal),
                 "is_crash": effect.exit.is_crash,
                 "was_requested": effect.exit.was_requested,
-                **(view or {}),
+                **self._particulars(effect),
             }
         )
+
+    def _particulars(self, effect: fx.Exited) -> dict[str, Any]:
+        """Return what history tells of an exit beyond what status shows."""
+        key = (effect.slotno, effect.generation)
+        process, self._ending = self._ending, None
+        started_at = self._started_at.pop(key, None)
+        record: dict[str, Any] = {
+            "asked_by": self.askers.of(key, effect.exit.asked),
+            # Of a start that failed there is no uptime.
+            "uptime": None if started_at is None else round(max(0.0, effect.exit.at - started_at), 3),
+            "usage": None,
+            "versions": {"bgworker": __version__, "library": None},
+        }
+        if process is not None and process.life[:2] == key:
+            record["life"] = str(process.life)
+            if (usage := process.usage) is not None:
+                record["usage"] = {"user": round(usage.user, 3), "system": round(usage.system, 3), "max_rss": usage.max_rss}
+            if process.library_version is not None:
+                record["versions"]["library"] = "{} {}".format(*process.library_version)
+        return record
 
     def finished(self, effect: fx.Forgotten) -> None:
         """Tell that a registration is over; nobody is notified about it any more."""
         if (target := self._targets.pop((effect.slotno, effect.generation), None)) is not None:
             target.close()
+        self.askers.forget((effect.slotno, effect.generation))
+        self._started_at.pop((effect.slotno, effect.generation), None)
         message = f'background worker "{printable(effect.worker.bgw_name)}" is finished: {effect.reason}'
         if self._machine.shutdown is None:
             self._records.log("LOG", message)
@@ -136,6 +185,15 @@ def _identity(effect: fx.Started | fx.Exited | fx.Forgotten, worker: BackgroundW
         "bgw_name": worker.bgw_name,
         "bgw_type": worker.bgw_type,
     }
+
+
+def _signal_name(signum: int | None) -> str | None:
+    if signum is None:
+        return None
+    try:
+        return signal.Signals(signum).name
+    except ValueError:  # a real-time signal
+        return f"SIG{signum}"
 
 
 def _now() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from bgworker._config.model import HostSettings
 from bgworker._control.protocol import Message
 from bgworker._core.exits import decode, ended_text
 from bgworker._host.births import WorkerProcess
@@ -38,11 +39,14 @@ class Output:
         fds: Lifeline and lock.
         data_directory: Where the collector writes.
         log_to: "files", "stderr" or "both".
+        settings: Say how log files look and when they make room.
     """
 
-    def __init__(self, loop: Loop, fds: tuple[int, int], data_directory: str, log_to: str) -> None:
-        self._data_directory = data_directory
-        self._log_to = log_to
+    def __init__(self, loop: Loop, fds: tuple[int, int], data_directory: str, log_to: str, settings: HostSettings) -> None:
+        self._configuration: Message = {
+            "type": "configure", "data_directory": data_directory, "log": log_to, "format": settings.log_format,
+            "rotation_size": settings.log_rotation_size, "rotation_keep": settings.log_rotation_keep,
+        }  # fmt: skip
         self._attached: dict[str, _Attached] = {}
         # What plugins print while they are imported; read like a worker's output.
         self._loader_pipes = (*os.pipe(), *os.pipe())
@@ -85,7 +89,7 @@ class Output:
             os.close(fd)
 
     def _configure(self) -> None:
-        self.collector.send({"type": "configure", "data_directory": self._data_directory, "log": self._log_to, "format": "plain"})
+        self.collector.send(self._configuration)
         self.collector.send(
             {
                 "type": "attach", "life": "loader", "bgw_name": "loader", "bgw_type": "loader",

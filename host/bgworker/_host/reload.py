@@ -48,6 +48,7 @@ def take_static_workers(host: Host, described: list[dict[str, Any]]) -> list[Cha
         host.finished.discard(name)
         if _is_registered(host, static):
             assert static.slotno is not None
+            host.askers.note_reload((static.slotno, static.generation))
             host.apply(host.machine.terminate(static.slotno, static.generation, time.monotonic()))
             changes.append(_change(name, "stop", "it is no longer configured"))
     for name, worker in wanted.items():
@@ -102,7 +103,8 @@ def _change(name: str, action: str, reason: str) -> Change:
 
 def reject(host: Host, name: str, error: RegistrationError, *, is_logged: bool = False) -> None:
     """List a static worker that could not be registered, and say so in the log."""
-    text = " ".join(filter(None, (error.message_primary, error.message_detail, error.message_hint)))
+    more = " ".join(filter(None, (error.message_detail, error.message_hint)))
+    text = f"{error.message_primary}: {more}" if more else error.message_primary
     host.rejected = [*host.rejected, {"bgw_name": name, "error": text}]
     if not is_logged:
         host.log("ERROR", error.message_primary, error.message_detail, error.message_hint)

@@ -179,6 +179,7 @@ def terminate(host: Host, caller: Caller, request_id: Any, params: Params) -> An
     slotno, generation = _handle_or_find(host, _text(params, "name"))
     if host.machine.slots[slotno].generation == generation:
         by_operator = bool(params.get("by_operator"))
+        host.askers.note((slotno, generation), caller)
         host.apply(host.machine.terminate(slotno, generation, time.monotonic(), by_operator=by_operator))
     return {"handle": f"{slotno}.{generation}"}
 
@@ -204,6 +205,7 @@ def start(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
 def restart(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
     """Stop a worker and start it again, whatever its restart time and exit code."""
     slot = find(host, _text(params, "name"))
+    host.askers.note((slot.slotno, slot.generation), caller)
     host.apply(host.machine.restart(slot.slotno, slot.generation, time.monotonic()))
     return {"handle": f"{slot.slotno}.{slot.generation}"}
 
@@ -298,6 +300,7 @@ def stop(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
         raise RegistrationError(
             "a background worker cannot stop its host", message_hint="Use bgworker stop, or let the worker exit."
         )
+    host.askers.note_shutdown(caller)
     caller.reply(request_id, {"mode": mode})
     host.begin_shutdown(ShutdownMode[mode.upper()])
     return LATER

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 #: Exits handled per turn, so that a storm of them does not keep the sockets waiting.
 EXITS_PER_TURN: Final = 500
@@ -35,6 +36,23 @@ def reap(pid: int) -> int:
     """Reap a child that has exited and return its wait status."""
     _pid, status = os.waitpid(pid, 0)  # it is a zombie already: this returns at once
     return status
+
+
+class Usage(NamedTuple):
+    """What a process has used up, itself and the children that it waited for (getrusage(2))."""
+
+    #: Seconds of processor time in its own code, and in the kernel.
+    user: float
+    system: float
+    #: The most memory that it held at once, in bytes; pages that a clone shares with the loader count.
+    max_rss: int
+
+
+def reap_with_usage(pid: int) -> tuple[int, Usage]:
+    """Reap a child that has exited and return its wait status and what it used."""
+    _pid, status, used = os.wait4(pid, 0)  # it is a zombie already: this returns at once
+    unit = 1 if sys.platform == "darwin" else 1024
+    return status, Usage(used.ru_utime, used.ru_stime, used.ru_maxrss * unit)
 
 
 def signal_child(pid: int, signum: int) -> None:

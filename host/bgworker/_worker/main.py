@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from bgworker._process import mark
 from bgworker._worker import exit as exits
-from bgworker._worker import inherited, library, runtime
+from bgworker._worker import inherited, library, log_records, runtime, versions
 from bgworker._worker.assignment import extend_path, make_runtime, read_assignment, take_name
 from bgworker._worker.channel import Channel
 from bgworker._worker.interrupts import Interrupts
@@ -82,6 +82,7 @@ def _run(boot: Boot) -> NoReturn:
     this.activity.start()
     _check_reach(this)
     function = _find_function(this)
+    log_records.install()
     # After the import, which may have touched the mask, the handlers, the alarm clock and the wakeup descriptor.
     inherited.stop_alarm()
     interrupts.block()
@@ -98,7 +99,8 @@ def _start(this: Runtime, function: Callable[[Any], Any]) -> None:
             singleton.take_lock(this)
         except HostError as error:
             _fail_to_start(this, error)
-    this.channel.send({"type": "started"})
+    version = versions.version_of(this.worker.bgw_library_name, this.plugins)
+    this.channel.send({"type": "started"} if version is None else {"type": "started", "library": list(version)})
     body(this, function)
 
 

@@ -81,14 +81,16 @@ class HostEnd:
         log: As in workers.toml.
         prefix: Words before the command.
         stderr: Where the collector's stderr goes.
+        more: Other keys of the configuration.
     """
 
     def __init__(
-        self, data_directory: Path | str, log: str = "files", prefix: Sequence[str] = (), stderr: int | None = None
+        self, data_directory: Path | str, log: str = "files", prefix: Sequence[str] = (), stderr: int | None = None, **more: Any
     ) -> None:
         self.data_directory = Path(data_directory)
         self.log = log
         self.workers: list[Worker] = []
+        self._more = more
         self._prefix = prefix
         self._stderr_fd = stderr
         self.process: subprocess.Popen[bytes]
@@ -112,7 +114,9 @@ class HostEnd:
         os.close(lifeline_fd)
         os.close(lock)
         self._decoder = Decoder()
-        self.send({"type": "configure", "data_directory": str(self.data_directory), "log": self.log, "format": "plain"})
+        self.send(
+            {"type": "configure", "data_directory": str(self.data_directory), "log": self.log, "format": "plain", **self._more}
+        )
 
     @property
     def seen_directory(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -15,7 +16,10 @@ import pytest
 from tests.integration.collector.host_end import HostEnd, Worker, wait_until
 
 from bgworker._collector import files
-from bgworker._collector.files import AppendFile
+from bgworker._collector.compression import Compressor
+from bgworker._collector.files import AppendFile, Rotation
+from bgworker._collector.history import HISTORY_KEPT, HISTORY_LIMIT
+from bgworker._collector.names import predecessors
 
 
 def notice(count: int, reason: str) -> bytes:
@@ -244,23 +248,26 @@ def test_reopen_after_a_rename(host: HostEnd) -> None:
 
 
 def test_full_file_becomes_its_predecessor(data_directory: Path) -> None:
-    """A file with a limit is renamed when the next block does not fit, and one predecessor is kept."""
-    file = AppendFile(str(data_directory), (), "f", notice, limit=100)
-    for n in range(7):
+    """A file with a rotation is put aside when the next block does not fit, and as many predecessors as asked for are kept."""
+    file = AppendFile(str(data_directory), (), "f", notice, Rotation(100, 2, Compressor()))
+    for n in range(9):
         assert file.append(b"%039d\n" % n)  # two fit
     file.close()
-    assert sorted(os.listdir(data_directory)) == ["f", "f.1"]
-    assert (data_directory / "f").read_bytes() == b"%039d\n" % 6
-    assert (data_directory / "f.1").read_bytes() == b"%039d\n%039d\n" % (4, 5)
+    first, second = predecessors("f", os.listdir(data_directory))
+    assert sorted(os.listdir(data_directory)) == ["f", first.name, second.name]
+    assert (data_directory / "f").read_bytes() == b"%039d\n" % 8
+    assert (data_directory / first.name).read_bytes() == b"%039d\n%039d\n" % (4, 5)
+    assert (data_directory / second.name).read_bytes() == b"%039d\n%039d\n" % (6, 7)
 
 
 def test_limit_counts_what_an_earlier_process_wrote(data_directory: Path) -> None:
     """A file that is full when it is opened is renamed first; a block larger than the limit is written all the same."""
     (data_directory / "f").write_bytes(b"x" * 99 + b"\n")
-    file = AppendFile(str(data_directory), (), "f", notice, limit=100)
+    file = AppendFile(str(data_directory), (), "f", notice, Rotation(100, 5, Compressor()))
     assert file.append(b"y" * 200 + b"\n")
     file.close()
-    assert (data_directory / "f.1").read_bytes() == b"x" * 99 + b"\n"
+    (old,) = predecessors("f", os.listdir(data_directory))
+    assert (data_directory / old.name).read_bytes() == b"x" * 99 + b"\n"
     assert (data_directory / "f").stat().st_size == 201
 
 
@@ -320,14 +327,23 @@ def test_count_after_a_write_in_part_is_exact(data_directory: Path) -> None:
 
 
 def test_history_is_bounded(host: HostEnd) -> None:
-    """A history of 16 MiB becomes the one predecessor, in place of the one before it."""
-    (host.data_directory / "history.jsonl.1").write_text("oldest\n")
+    """A history of 8 MiB is put aside and compressed, and the oldest of six goes."""
+    for number in range(HISTORY_KEPT):
+        (host.data_directory / f"history.jsonl.20200101T00000{number}.000.gz").write_text("old\n")
     with (host.data_directory / "history.jsonl").open("wb") as file:
-        file.truncate(16 * 1024 * 1024)
+        file.truncate(HISTORY_LIMIT)
     host.send({"type": "history", "record": {"n": 1}})
     host.sync()
     assert (host.data_directory / "history.jsonl").read_text() == '{"n":1}\n'
-    assert (host.data_directory / "history.jsonl.1").stat().st_size >= 16 * 1024 * 1024
+
+    def compressed() -> list[str] | None:
+        names = sorted(path.name for path in host.data_directory.glob("history.jsonl.*"))
+        return names if all(name.endswith(".gz") for name in names) else None
+
+    names = wait_until(compressed, "the predecessor to be compressed")
+    assert len(names) == HISTORY_KEPT
+    assert names[0] == "history.jsonl.20200101T000001.000.gz"
+    assert gzip.decompress((host.data_directory / names[-1]).read_bytes()) == bytes(HISTORY_LIMIT) + b"\n"
 
 
 def test_end_tells_what_was_lost(data_directory: Path) -> None:

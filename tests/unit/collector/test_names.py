@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgworker._collector.names import file_name, label
+from bgworker._collector.names import file_name, label, next_predecessor, predecessors
 
 ANY_NAME = st.text(min_size=1, max_size=95)
 
@@ -45,3 +45,24 @@ def test_distinct_names_never_collide(one: str, other: str) -> None:
     """Whatever two names are, their labels differ when they do, and are safe file names."""
     assert (label(one) == label(other)) == (one == other)
     assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,94}", label(one))
+
+
+def test_predecessors_are_in_order() -> None:
+    """Of a directory's names only the file's own predecessors count, oldest first, a plain one before its compressed copy."""
+    ours = ["20261121T090001.123.gz", "20261121T090001.122", "20261121T090001.122.gz"]
+    others = ["1", "20261121T090001.123.gz.tmp", "20269921T090001.123", "00001121T090001.123"]
+    names = ["w.log", "vw.log.20261121T090001.123", *(f"w.log.{end}" for end in ours + others)]
+    found = predecessors("w.log", names)
+    assert [each.name for each in found] == ["w.log.20261121T090001.122", "w.log.20261121T090001.123.gz"]
+    assert [each.is_compressed for each in found] == [False, True]
+
+
+@pytest.mark.parametrize("newest", ["", "20261121T090001.122", "20261121T090001.123", "20261231T235959.999", "29991131T235959.999"])
+def test_next_predecessor_is_the_newest(newest: str) -> None:
+    """A file that is put aside comes after all others, whatever the clock says."""
+    existing = predecessors("f", [f"f.{newest}"])
+    made = next_predecessor("f", 1_795_251_601.1239, existing)
+    assert made.stamp > newest
+    assert predecessors("f", [made.name]) in ([made], [])
+    if newest < "20261121T090001.123":
+        assert made.name == "f.20261121T090001.123"

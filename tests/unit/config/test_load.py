@@ -218,6 +218,10 @@ def test_worker_with_one_bracket(text: str) -> None:
         ("restart_after_crash = 1", "restart_after_crash: expected true or false, found the integer 1"),
         ('crash_scope = "all"', 'crash_scope: expected "attached" or "cluster", found the string "all"'),
         ('log = "syslog"', 'log: expected "files", "stderr" or "both", found the string "syslog"'),
+        ('log_format = "xml"', 'log_format: expected "plain" or "json", found the string "xml"'),
+        ("log_rotation_size = -1", "log_rotation_size: expected an integer from 0 to 1099511627776, found the integer -1"),
+        ('log_rotation_size = "16MB"', "log_rotation_size: expected an integer from 0 to 1099511627776, found the string"),
+        ("log_rotation_keep = 0", "log_rotation_keep: expected an integer from 1 to 1000, found the integer 0"),
         ("spare_workers = -1", "spare_workers: expected an integer from 0 to 1024, found the integer -1"),
         (
             'shared_preload_libraries = "a, b"',
