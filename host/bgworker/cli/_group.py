@@ -8,17 +8,20 @@ own usage errors are put into the words of all other errors.
 from __future__ import annotations
 
 import copy
+import os
 import traceback
 from collections.abc import Iterable
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem, shell_complete
 
 from bgworker import _version
 from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import location_options
+from bgworker.cli.completion import VARIABLE
 from bgworker.errors import ConfigurationError, HostError, PluginError
 
 
@@ -41,8 +44,10 @@ VERBS: Final[dict[str, Verb]] = {
     "reload": Verb(_HOST, "host", "reload", "Make the host read workers.toml again."),
     "stop": Verb(_HOST, "host", "stop", "Stop the host and all its workers."),
     "status": Verb(_LOOK, "status", "status", "Show the workers and how they are."),
+    "why": Verb(_LOOK, "why", "why", "Say why a worker does not run, or how it ended."),
     "logs": Verb(_LOOK, "logs", "logs", "Print what the host and the workers wrote."),
     "plugins": Verb(_LOOK, "plugins", "plugins", "List the installed plugins and which of them are activated."),
+    "completion": Verb(_LOOK, "completion", "completion", "Print what makes a shell complete all this."),
     "register": Verb(_WORKERS, "register", "register", "Register a dynamic worker."),
     "start": Verb(_WORKERS, "act", "start", "Start a worker now that waits, or one that is over."),
     "restart": Verb(_WORKERS, "act", "restart", "Stop a worker and start it again."),
@@ -94,6 +99,8 @@ class _Verbs(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the verb, or say which one was probably meant."""
         word = args[0]
+        if ctx.resilient_parsing:  # a shell asks how the line may go on: nothing to complain of
+            return word, self.get_command(ctx, word), args[1:]
         command = None if word.startswith("-") else self.get_command(ctx, word)
         if command is None:
             near = _console.nearest(word, self.list_commands(ctx))
@@ -102,6 +109,14 @@ class _Verbs(click.Group):
                 message_hint=f"The nearest is: bgworker {near}" if near else "See all of them with: bgworker --help",
             )
         return word, command, args[1:]
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the verbs that begin so, without importing one of them."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        found = {name: verb.summary for name, verb in VERBS.items()}
+        found |= {name: f"From {command.plugin.distribution}." for name, command in _plugin_commands().items()}
+        return [CompletionItem(name, help=summary) for name, summary in found.items() if name.startswith(incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the verbs by section, without importing one of them."""
@@ -215,6 +230,8 @@ def _without_verb(context: click.Context) -> None:
 def run(argv: Iterable[str]) -> int:
     """Parse the arguments, run the verb, return its exit code."""
     group = build()
+    if (instruction := os.environ.get(VARIABLE)) is not None:
+        return shell_complete(group, {"obj": Invocation()}, "bgworker", VARIABLE, instruction)
     try:
         # Not group.main(): it has words and exit codes of its own for Ctrl-C and for a closed pipe.
         with group.make_context("bgworker", list(argv), obj=Invocation()) as context:

@@ -13,6 +13,7 @@ import click
 from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import json_option, seconds, verb
+from bgworker.cli.completion import worker_names
 from bgworker.errors import HostError, HostNotRunning, WorkerNotFound
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 #: Does the thing to one worker; returns its handle's text and what to say, or raises.
 Act = Callable[["Client", str], tuple[str, str]]
 
-names_argument = click.argument("names", metavar="NAME...", nargs=-1, required=True)
+names_argument = click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=worker_names)
 
 
 @verb("start", "bgworker start order-drain\nbgworker start 3 7")

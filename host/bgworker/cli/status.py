@@ -14,6 +14,7 @@ import click
 from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import json_option, verb
+from bgworker.cli.completion import worker_names
 from bgworker.cli.status_json import fetch, not_found, print_status
 from bgworker.errors import ConfigurationError
 from bgworker.tui import health, model, plain
@@ -35,7 +36,7 @@ bgworker status --check || page-me    exit code 1 when something needs a human, 
 bgworker status --json | jq .slots
 """,
 )
-@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=worker_names)
 @json_option
 @click.option("--watch", is_flag=True, help="Keep showing it, as it changes.")
 @click.option("--failed", is_flag=True, help="Only what needs a human.")

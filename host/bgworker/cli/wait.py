@@ -9,6 +9,7 @@ import click
 from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import json_option, seconds, verb
+from bgworker.cli.completion import worker_names
 from bgworker.errors import HostError, WorkerNotFound
 from bgworker.tui.health import answers_to
 
@@ -23,7 +24,7 @@ bgworker wait order-drain --timeout 30            until it runs
 bgworker wait 3.2 --shutdown && echo went well    until that job is over
 """,
 )
-@click.argument("name")
+@click.argument("name", shell_complete=worker_names)
 @click.option("--startup", "event", flag_value="startup", default="startup", help="Until the host has tried to start it (default).")
 @click.option("--shutdown", "event", flag_value="shutdown", help="Until it exits, be it to start again.")
 @click.option("--timeout", type=seconds, metavar="S", help="Give up after this many seconds, with exit code 4.")
