@@ -37,6 +37,7 @@ from bgworker._host.news import News
 from bgworker._host.notify_events import NotifyEvents
 from bgworker._host.output import Output
 from bgworker._host.segments import Segments
+from bgworker._host.service import Service
 from bgworker._host.status import Finished, slot_view, timestamp
 from bgworker._host.strays import Strays
 from bgworker._host.waits import Waits, slot_record
@@ -126,6 +127,7 @@ class Host:
         #: What clients get that may not view: nobody writes it.
         self._blank_table = ActivityTable(settings.max_worker_processes)
         self.loop = Loop(_SIGNALS)
+        self._service = Service(self._service_status)
         self._lifeline = Lifeline()
         self._locks = locks
         fds = (self._lifeline.read_fd, locks.workers_fd)
@@ -248,7 +250,14 @@ class Host:
             if done is not None:
                 done(RegistrationError("could not reload: the host is shutting down"))
             return
-        self._loaders.reload(lambda failure: done(failure or self._reloaded) if done is not None else None)
+
+        def over(failure: HostError | None) -> None:
+            self._service.ready()
+            if done is not None:
+                done(failure or self._reloaded)
+
+        self._service.reloading()
+        self._loaders.reload(over)
 
     def begin_shutdown(self, mode: ShutdownMode, why: str = "") -> None:
         """Begin a shutdown, or make the running one stricter; ``why`` when nobody asked for it."""
@@ -281,6 +290,7 @@ class Host:
             self.waits.expire(now)
             self._ensure_helpers(now)
             self._finish_shutdown(now)
+            self._service.tick(now)
         return self.exit_code
 
     def _deadline(self) -> float | None:
@@ -292,6 +302,7 @@ class Host:
             self._stop_helpers_by,
             self.output.collector.next_deadline(),
             self._server.resume_at,
+            self._service.next_deadline(),
             0.0 if self._may_have_more_exits or self._strays.is_looking else None,
             self.database.next_deadline() if self.database is not None else None,
         ]
@@ -412,6 +423,7 @@ class Host:
         """Give back everything of this host's own; called once, after ``run`` or instead of it."""
         self.records.flush_to_stderr()
         self._server.close()
+        self._service.close()
         self.loop.close()
         self._slot_table.close()
         self._activity_table.close()
@@ -460,6 +472,7 @@ class Host:
 
     def _publish(self, slot: Slot) -> None:
         self._slot_lines.pop(slot.slotno, None)
+        self._service.changed()
         self._slot_table.write(slot.slotno, slot_record(slot))
         if slot.state is not SlotState.FREE:  # else Forgotten follows, and with it the reason
             self.waits.slot_changed(slot, self.finished.reason)
@@ -485,6 +498,15 @@ class Host:
 
     def _tell_state(self) -> None:
         self._news.host_is(self.state)
+        if self.machine.shutdown is not None:
+            self._service.stopping()
+        self._service.changed()
+
+    def _service_status(self) -> str:
+        """Return the host in one line, as the service manager shows it."""
+        states = [slot.state for slot in self.machine.slots if slot.state is not SlotState.FREE]
+        down = len(states) - states.count(SlotState.STARTED)
+        return f"{self.state}; {states.count(SlotState.STARTED)} workers started" + (f", {down} not" if down else "")
 
     # -- workers --------------------------------------------------------------------
 
@@ -653,6 +675,8 @@ class Host:
                 signal_worker(pid, signal.SIGHUP, whole_session=False)
             self.log("LOG", f"configuration reloaded: {reloading.summary(changes)}")
         settings = reloading.changed_settings(old_settings, self.settings)
+        if not is_reload:
+            self._service.ready()
         self._reloaded = {"changes": changes, "settings": settings, "signalled": len(self.births.by_pid), "warnings": warnings}
         if self.database is not None:
             self.apply(self.machine.set_phase(self.database.phase, self.database.detail, time.monotonic()))

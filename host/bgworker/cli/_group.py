@@ -43,6 +43,7 @@ VERBS: Final[dict[str, Verb]] = {
     "run": Verb(_HOST, "run", "run", "Run the host in the foreground."),
     "reload": Verb(_HOST, "host", "reload", "Make the host read workers.toml again."),
     "stop": Verb(_HOST, "host", "stop", "Stop the host and all its workers."),
+    "systemd-unit": Verb(_HOST, "systemd_unit", "systemd_unit", "Print a unit file that runs this host."),
     "status": Verb(_LOOK, "status", "status", "Show the workers and how they are."),
     "why": Verb(_LOOK, "why", "why", "Say why a worker does not run, or how it ended."),
     "logs": Verb(_LOOK, "logs", "logs", "Print what the host and the workers wrote."),
