@@ -1,4 +1,4 @@
-"""The host's end of the control socket: binds it, accepts, checks who is there, says hello.
+"""The host's end of the control socket: accepts, checks who is there, says hello.
 
 What the requests mean is not decided here: each whole message of a peer goes to the
 composition root. Nothing a peer does blocks: accepting is bounded per turn, and above the
@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import selectors
 import socket
-import stat
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -19,16 +18,15 @@ from typing import Final
 from bgworker._control.connection import Connection
 from bgworker._control.peers import credentials_of, pidfd_of, supplementary_groups_of
 from bgworker._control.protocol import MAX_REQUEST_BYTES, Message, encode, refusal
+from bgworker._control.socket_name import SocketName
 from bgworker._loop import Loop
-from bgworker.errors import ConfigurationError, HostError, PermissionDenied
+from bgworker.errors import HostError, PermissionDenied
 
-SOCKET_NAME: Final = "control.sock"
 #: Connections at once; each costs the host a descriptor and at most one request line.
 MAX_CONNECTIONS: Final = 256
 #: Of these, kept for the host's user and root: members of the control group cannot shut them out.
 RESERVED_CONNECTIONS: Final = 32
 _ACCEPTS_PER_TURN: Final = 32
-_BACKLOG: Final = 1024
 #: Pause after accept() failed, in seconds: the listening socket stays readable, and the loop would spin.
 _ACCEPT_PAUSE: Final = 0.5
 
@@ -38,36 +36,54 @@ class ControlServer:
 
     Args:
         loop: The host's loop.
-        run_directory: Path of the directory, ours and 0700.
+        name: The socket's name, bound; the server's from now on.
         on_open: Called with each new peer.
         greeting: The first line that a peer gets, with descriptors.
         admits: Tells by uid, gid and supplementary groups who may connect besides the host's user and root.
-        group: Group of the socket, whose members may connect; None lets its owner alone.
     """
 
     def __init__(
         self,
         loop: Loop,
-        run_directory: str,
+        name: SocketName,
         on_open: Callable[[Peer], None],
         greeting: Callable[[Peer], tuple[Message, Sequence[int]]],
         admits: Callable[[int, int, frozenset[int] | None], bool] = lambda uid, gid, others: False,
-        group: int | None = None,
     ) -> None:
         self._loop = loop
         self._on_open = on_open
         self._greeting = greeting
         self._admits = admits
-        self._group = group
         self.peers: set[Peer] = set()
-        self._directory_fd = os.open(run_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._name = name
         self._is_accepting = True
         #: Monotonic time at which to accept again; None while accepting.
-        self.resume_at: float | None = None
-        self._socket = _bind(self._directory_fd, run_directory, group)
-        self._socket.setblocking(False)
-        self._socket.listen(_BACKLOG)
+        self._resume_at: float | None = None
+        self._socket = name.listener
         loop.add(self._socket, selectors.EVENT_READ, self._accept)
+        if name.fileno() >= 0:
+            loop.add(name.fileno(), selectors.EVENT_READ, self._names_have_changed)
+
+    def _names_have_changed(self, _events: int) -> None:
+        if self._name.has_changed():
+            self.renew()
+
+    def renew(self) -> None:
+        """Make the socket's name again if it is gone. Connections stay; those that wait on the old one are accepted first."""
+        if not self._name.renew(time.monotonic()):
+            return
+        if self._is_accepting:
+            self._accept(0)
+        was_accepting = self._is_accepting
+        self._pause()
+        self._socket.close()
+        self._socket = self._name.listener
+        if was_accepting:
+            self._go_on()
+
+    def next_deadline(self) -> float | None:
+        """Return when something is to be tried again."""
+        return min((t for t in (self._resume_at, self._name.retry_at) if t is not None), default=None)
 
     def _accept(self, _events: int) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
@@ -77,7 +93,7 @@ class ControlServer:
                 return
             except OSError:  # EMFILE, ENFILE, ENOMEM, ENOBUFS: whatever it is, it is not worth the host's life
                 self._pause()
-                self.resume_at = time.monotonic() + _ACCEPT_PAUSE
+                self._resume_at = time.monotonic() + _ACCEPT_PAUSE
                 return
             try:
                 self._welcome(accepted)
@@ -116,29 +132,31 @@ class ControlServer:
             self._is_accepting = False
             self._loop.remove(self._socket)
 
+    def _go_on(self) -> None:
+        self._resume_at = None
+        self._is_accepting = True
+        self._loop.add(self._socket, selectors.EVENT_READ, self._accept)
+
     def ensure(self, now: float) -> None:
-        """Accept again once the pause is over."""
-        if self.resume_at is not None and now >= self.resume_at:
-            self.resume_at = None
-            self._is_accepting = True
-            self._loop.add(self._socket, selectors.EVENT_READ, self._accept)
+        """Accept again once the pause is over; try once more for a name that could not be made again."""
+        if self._resume_at is not None and now >= self._resume_at:
+            self._go_on()
+        if self._name.retry_at is not None and now >= self._name.retry_at:
+            self.renew()
 
     def forget(self, peer: Peer) -> None:
         """Take a peer that has closed off the list; its descriptor may be the one that was missing."""
         self.peers.discard(peer)
-        if self.resume_at is not None:
-            self.resume_at = time.monotonic()
+        if self._resume_at is not None:
+            self._resume_at = time.monotonic()
 
     def close(self) -> None:
         """Stop listening, remove the socket's name, end every connection."""
         self._pause()
-        self.resume_at = None
-        self._socket.close()
-        try:
-            os.unlink(SOCKET_NAME, dir_fd=self._directory_fd)
-        except OSError:
-            pass  # somebody removed it, or the file system is read-only by now: the next host replaces it
-        os.close(self._directory_fd)
+        self._resume_at = None
+        if self._name.fileno() >= 0:
+            self._loop.remove(self._name.fileno())
+        self._name.close()
         for peer in list(self.peers):
             peer.connection.close()
 
@@ -179,30 +197,3 @@ def _turn_away(accepted: socket.socket, error: HostError) -> None:
     except OSError:
         pass  # it did not wait for the answer
     accepted.close()
-
-
-def _bind(directory_fd: int, run_directory: str, group: int | None) -> socket.socket:
-    """Bind the socket in a directory that only we can write; a name left by a dead host is replaced."""
-    path = f"{run_directory}/{SOCKET_NAME}"
-    try:
-        found = os.stat(SOCKET_NAME, dir_fd=directory_fd, follow_symlinks=False)
-    except FileNotFoundError:
-        pass
-    else:
-        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
-            raise ConfigurationError(
-                f'could not create control socket "{path}": something else is there',
-                "It is not a socket of this user; it is left untouched.",
-                "Move it away, then start the host again.",
-            )
-        # The host lock is held: whoever bound this name is dead.
-        os.unlink(SOCKET_NAME, dir_fd=directory_fd)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    os.fchmod(listener.fileno(), 0o600)  # Linux gives the mode of the descriptor to the name
-    # A path through the descriptor is short whatever the directory's own path is (sun_path holds 107 bytes).
-    listener.bind(f"/proc/self/fd/{directory_fd}/{SOCKET_NAME}")
-    os.chmod(SOCKET_NAME, 0o600, dir_fd=directory_fd)
-    if group is not None:
-        os.chown(SOCKET_NAME, -1, group, dir_fd=directory_fd)
-        os.chmod(SOCKET_NAME, 0o660, dir_fd=directory_fd)
-    return listener

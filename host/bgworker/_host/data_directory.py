@@ -33,10 +33,10 @@ def prepare(path: str, group: int | None = None) -> None:
     """
     # As root, the embedded PostgreSQL runs as a service user that must be able to pass through, and no more.
     _directory(path, 0o711 if os.geteuid() == 0 else 0o700)
-    for name in ("run", "log", "log/workers"):
-        _directory(f"{path}/{name}", 0o711 if name == "run" and os.geteuid() == 0 else 0o700)
-    for directory in (path, f"{path}/run"):
-        _let_through(directory, group)
+    _let_through(path, group)
+    make_run_directory(path, group)
+    for name in ("log", "log/workers"):
+        _directory(f"{path}/{name}", 0o700)
     try:
         fd = os.open(f"{path}/.gitignore", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError:
@@ -45,6 +45,16 @@ def prepare(path: str, group: int | None = None) -> None:
         raise _cannot(path, error) from None
     with os.fdopen(fd, "w") as file:
         file.write("*\n")
+
+
+def make_run_directory(path: str, group: int | None) -> None:
+    """Make ``run`` in a data directory, or check that it is ours; at the start, and when somebody has removed it.
+
+    Raises:
+        ConfigurationError: A symlink, a foreign owner, or no permission.
+    """
+    _directory(f"{path}/run", 0o711 if os.geteuid() == 0 else 0o700)
+    _let_through(f"{path}/run", group)
 
 
 def _directory(path: str, mode: int) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Final
 from bgworker._config.model import Configuration
 from bgworker._control.protocol import Message
 from bgworker._control.server import ControlServer, Peer
+from bgworker._control.socket_name import SocketName
 from bgworker._core import effects as fx
 from bgworker._core.scope import CrashScope, Segment
 from bgworker._core.slots import Slot, SlotMachine
@@ -29,7 +30,7 @@ from bgworker._host import reload as reloading
 from bgworker._host import requests, rights
 from bgworker._host.births import Births, Life, WorkerProcess
 from bgworker._host.callers import Caller, Callers, signal_worker
-from bgworker._host.data_directory import HostLocks
+from bgworker._host.data_directory import HostLocks, make_run_directory
 from bgworker._host.database import DatabaseWatch
 from bgworker._host.helper_process import HelperProcess
 from bgworker._host.loaders import Loaders
@@ -163,9 +164,9 @@ class Host:
                 self._database_notifies,
                 self.log,
             )
-        self._server = ControlServer(
-            self.loop, f"{data_directory}/run", self._client_came, self._greeting, self._admits, access.gid if access else None
-        )
+        group = access.gid if access is not None else None
+        name = SocketName(data_directory, group, lambda: make_run_directory(data_directory, group), self.log)
+        self._server = ControlServer(self.loop, name, self._client_came, self._greeting, self._admits)
 
     # -- what others ask ------------------------------------------------------------
 
@@ -246,6 +247,8 @@ class Host:
 
     def reload(self, done: Callable[[dict[str, Any] | HostError], None] | None = None) -> None:
         """Read the configuration anew in a fresh loader, then put it into effect; a failure changes nothing."""
+        # Where the kernel does not tell that the socket is gone, this is how an operator gets it back.
+        self._server.renew()
         if self.machine.shutdown is not None:
             if done is not None:
                 done(RegistrationError("could not reload: the host is shutting down"))
@@ -301,8 +304,8 @@ class Host:
             self.births.hung_since(),
             self._stop_helpers_by,
             self.output.collector.next_deadline(),
-            self._server.resume_at,
             self._service.next_deadline(),
+            self._server.next_deadline(),
             0.0 if self._may_have_more_exits or self._strays.is_looking else None,
             self.database.next_deadline() if self.database is not None else None,
         ]

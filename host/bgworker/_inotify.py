@@ -1,0 +1,83 @@
+"""inotify(7): who is told by the kernel when names appear in a directory or vanish from it, and need not look.
+
+A leaf, by ctypes, Linux only in effect. The host watches the place of its control socket with
+it. ``_logs`` has a reader of its own, which follows files instead of names.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from typing import Final
+
+# Numbers of <sys/inotify.h>.
+_MOVED_FROM: Final = 0x040
+_MOVED_TO: Final = 0x080
+_CREATE: Final = 0x100
+_DELETE: Final = 0x200
+_Q_OVERFLOW: Final = 0x4000
+_ONLYDIR: Final = 0x1000000
+_NAMES_CHANGE: Final = _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _ONLYDIR
+#: struct inotify_event: watch, mask, cookie, length of the name that follows.
+_EVENT: Final = struct.Struct("iIII")
+_READ_BYTES: Final = 65_536
+
+
+class NameWatch:
+    """Tells which names of some directories have come or gone. Read it when its descriptor is readable.
+
+    Raises:
+        OSError: This system has no inotify, or gives no more of them to this user.
+    """
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        if not hasattr(self._libc, "inotify_init1"):
+            raise OSError(0, "this system has no inotify")
+        self._fd = self._check(self._libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._fd
+
+    def add(self, directory_fd: int) -> int:
+        """Watch an open directory, under whatever name it will be; return the number that its events bear.
+
+        Raises:
+            OSError: There are no more watches, or /proc is missing.
+        """
+        path = f"/proc/self/fd/{directory_fd}".encode()
+        return self._check(self._libc.inotify_add_watch(self._fd, path, _NAMES_CHANGE))
+
+    def discard(self, watch: int) -> None:
+        """Watch a directory no more; one that is gone has taken its watch along."""
+        self._libc.inotify_rm_watch(self._fd, watch)
+
+    def changes(self) -> set[tuple[int, str]] | None:
+        """Return what has changed, as numbers of directories and names in them; None if it was too much to tell."""
+        try:
+            data = os.read(self._fd, _READ_BYTES)
+        except BlockingIOError:
+            return set()
+        changed: set[tuple[int, str]] = set()
+        offset = 0
+        while offset < len(data):
+            watch, mask, _cookie, length = _EVENT.unpack_from(data, offset)
+            name = data[offset + _EVENT.size : offset + _EVENT.size + length].rstrip(b"\0")
+            offset += _EVENT.size + length
+            if mask & _Q_OVERFLOW:
+                return None
+            changed.add((watch, os.fsdecode(name)))
+        return changed
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self._fd)
+
+    @staticmethod
+    def _check(result: int) -> int:
+        if result < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+        return result
