@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from bgworker._control.connection import Connection
 from bgworker._control.protocol import Message, encode, refusal, reply
@@ -14,6 +14,9 @@ from bgworker._host.births import WorkerProcess
 from bgworker._host.rights import MAX_REMEMBERED, OWNER, Grants, Right
 from bgworker._process import reap
 from bgworker.errors import HostError
+
+#: Threads that are looked at; the host does not read its way through thousands of files for one signal.
+_MAX_THREADS: Final = 256
 
 
 @dataclass(eq=False)
@@ -160,14 +163,23 @@ class NotifyTarget:
 
 
 def survives_sigusr1(pid: int) -> bool:
-    """Whether the process would outlive a SIGUSR1, as /proc/PID/status tells (proc(5): SigBlk, SigIgn, SigCgt)."""
-    bit = 1 << (signal.SIGUSR1 - 1)
+    """Whether the process would outlive a SIGUSR1, as proc(5) tells of its dispositions and of each thread's mask."""
     try:
-        with open(f"/proc/{pid}/status") as file:
-            masks = [int(line.split()[1], 16) for line in file if line.startswith(("SigBlk:", "SigIgn:", "SigCgt:"))]
+        if _has_sigusr1(f"/proc/{pid}/status", "SigIgn:", "SigCgt:"):
+            return True
+        # Blocked helps only if it is blocked everywhere: the kernel gives the signal to any thread that takes it.
+        threads = os.listdir(f"/proc/{pid}/task")
+        return 0 < len(threads) <= _MAX_THREADS and all(
+            _has_sigusr1(f"/proc/{pid}/task/{thread}/status", "SigBlk:") for thread in threads
+        )
     except (OSError, ValueError, IndexError):
         return False
-    return any(mask & bit for mask in masks)
+
+
+def _has_sigusr1(path: str, *masks: str) -> bool:
+    bit = 1 << (signal.SIGUSR1 - 1)
+    with open(path) as file:
+        return any(int(line.split()[1], 16) & bit for line in file if line.startswith(masks))
 
 
 def signal_worker(pid: int, signum: int, *, whole_session: bool) -> None:
