@@ -191,6 +191,22 @@ def test_one_reinitialisation_with_a_worker_that_ignores_it(make_host: MakeHost)
     assert host.log().count("because of the crash") == 1
 
 
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGQUIT])
+def test_shutdown_during_reinitialisation(make_host: MakeHost, signum: signal.Signals) -> None:
+    """C31, C39: a shutdown while a crash is being seen to: nobody starts again, who ignores everything is killed, exit code 0."""
+    host = make_host(HEAD + worker("a", "share") + worker("b", "share") + worker("immune", "immune"), tasks=TASKS)
+    host.start_and_wait()
+    before = all_shown(host, ["a", "b", "immune"], 0)
+    os.kill(before["a"]["pid"], signal.SIGKILL)
+    host.wait_for_worker("a", "waiting_restart")
+    host.wait_for_worker("b", "waiting_restart")
+    assert host.wait_for_worker("immune", "terminating")["pid"] == before["immune"]["pid"]
+    assert host.stop(signum) == 0
+    assert not Path(f"/proc/{before['immune']['pid']}").exists()
+    started = [line for line in host.log().splitlines() if line.endswith("started")]
+    assert len(started) == 3, "each has had one life"
+
+
 def test_host_that_does_not_restart_after_a_crash(make_host: MakeHost) -> None:
     """C31: restart_after_crash = false: a crash that concerns others ends the host with exit code 1; a lone one does not."""
     tables = worker("a", "share") + worker("b", "share") + worker("alone", "share", '"alone"')

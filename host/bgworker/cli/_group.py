@@ -125,7 +125,9 @@ class _Verbs(click.Group):
         for name, verb in VERBS.items():
             sections.setdefault(verb.section, []).append((name, verb.summary))
         for command in _plugin_commands().values():
-            sections.setdefault("From plugins", []).append((command.name, f"From {command.plugin.distribution}."))
+            # Names out of other people's metadata: click prints what it is given.
+            row = (_console.inert(command.name), f"From {_console.inert(command.plugin.distribution)}.")
+            sections.setdefault("From plugins", []).append(row)
         for section, rows in sections.items():
             with formatter.section(section):
                 # One width for all sections, so that the summaries stand in one column.

@@ -141,3 +141,82 @@ def is_open(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def received(ends: Ends) -> list[int]:
+    """Return the descriptors that have arrived at the peer."""
+    ends.peer.settimeout(5)
+    _data, fds, _flags, _address = socket.recv_fds(ends.peer, 65_536, 8)
+    return fds
+
+
+def is_closed(fd: int) -> bool:
+    """Whether the number is free."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return True
+    return False
+
+
+def some_fd() -> int:
+    """Return a descriptor to hand over."""
+    return os.open(os.devnull, os.O_RDONLY)
+
+
+def test_descriptor_is_handed_over_and_closed(ends: Ends) -> None:
+    """C31: what is handed over arrives, and the host keeps no copy of it; what is merely sent stays the sender's."""
+    given, lent = some_fd(), some_fd()
+    ends.connection.hand_over({"id": 1}, given)
+    ends.connection.send({"id": 2}, (lent,))
+    assert is_closed(given)
+    assert not is_closed(lent)
+    for fd in (*received(ends), *received(ends), lent):
+        os.close(fd)
+
+
+def test_descriptor_waits_for_a_slow_peer(ends: Ends) -> None:
+    """C31: it is the connection's until the peer takes it, goes with its own message, and is closed then."""
+    given = some_fd()
+    filling = {"id": 0, "text": "x" * 50_000}
+    while ends.connection.is_flushed:
+        ends.connection.send(filling)
+    ends.connection.hand_over({"id": 1}, given)
+    assert not is_closed(given)
+    ends.peer.settimeout(5)
+    data, fds = b"", []
+    while b'"id":1' not in data:
+        piece, came, _flags, _address = socket.recv_fds(ends.peer, 65_536, 8)
+        data, fds = data[-100:] + piece, [*fds, *came]
+        ends.loop.turn(0.0)
+    assert len(fds) == 1
+    os.close(fds[0])
+    assert is_closed(given)
+
+
+@pytest.mark.parametrize("how", ["closed while it waits", "closed before", "drained before", "peer gone", "given up"])
+def test_descriptor_is_closed_with_the_connection(ends: Ends, how: str) -> None:
+    """C31: a worker that crashes before it takes its memory leaves no descriptor with the host."""
+    given = some_fd()
+    match how:
+        case "closed while it waits" | "given up":
+            while ends.connection.is_flushed:
+                ends.connection.send({"id": 0, "text": "x" * 50_000})
+            ends.connection.hand_over({"id": 1}, given)
+            assert not is_closed(given)
+            if how == "given up":
+                while ends.connection.is_open:
+                    ends.connection.send({"id": 0, "text": "x" * 8_000_000})
+            else:
+                ends.connection.close()
+        case "closed before":
+            ends.connection.close()
+            ends.connection.hand_over({"id": 1}, given)
+        case "drained before":
+            ends.peer.close()
+            ends.connection.drain()
+            ends.connection.hand_over({"id": 1}, given)
+        case _:
+            ends.peer.close()
+            ends.connection.hand_over({"id": 1}, given)
+    assert is_closed(given)
