@@ -14,7 +14,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Final
 
 #: What a service manager tells its own child and nobody further (sd_notify(3), sd_listen_fds(3)).
-_NOT_INHERITED: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+_NOT_INHERITED: Final = frozenset(
+    {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDNAMES"}
+)
 
 
 def inherited_environment() -> dict[str, str]:
