@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bgworker.testing import RunningHost
+from tests.plugins.making import make_distribution
 
 MakeHost = Callable[..., RunningHost]
 
@@ -77,3 +78,47 @@ def test_current_directory_is_no_place_of_modules(make_host: MakeHost, tmp_path:
         else:
             assert process.wait(timeout=60) == 0
     assert not (tmp_path / "sprung").exists()
+
+
+def test_nothing_is_imported_that_is_not_listed(make_host: MakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed plugin is named and not imported, by the host or a command, until shared_preload_libraries lists it."""
+    mark = tmp_path / "imported"
+    make_distribution(
+        tmp_path,
+        "lurker",
+        files={"lurker.py": f"open({str(mark)!r}, 'a').write('x')\n"},
+        entry_points={
+            "bgworker.plugins": {"lurker": "lurker"},
+            "bgworker.workers": {"w": "lurker:main"},
+            "bgworker.commands": {"lurk": "lurker:group"},
+        },
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    host = make_host("[host]\nmax_worker_processes = 2\n", tasks=TASKS)
+    host.start_and_wait()
+    assert "lurker" in host.run_cli("plugins").stdout
+    assert "lurk" in host.run_cli("--help").stdout
+    assert '"lurker"' in host.run_cli("check").stderr
+    assert host.run_cli("reload").returncode == 0
+    assert not mark.exists()
+    assert host.status()["slots"] == []
+    host.config_path.write_text('[host]\nmax_worker_processes = 2\nshared_preload_libraries = ["lurker"]\n')
+    host.run_cli("reload")
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("content", ['{"pid": PID}', "[]"])
+def test_content_of_a_lock_file_is_nobodys_order(make_host: MakeHost, content: str) -> None:
+    """T30: whatever process a lock file names, the host starts, and nothing is ever signalled because of it."""
+    stranger = subprocess.Popen(["sleep", "600"])
+    try:
+        host = make_host("[host]\nmax_worker_processes = 2\n")
+        host.data_directory.mkdir(mode=0o700)
+        for name in ("host.lock", "workers.lock"):
+            (host.data_directory / name).write_text(content.replace("PID", str(stranger.pid)))
+        host.start_and_wait()
+        assert host.stop() == 0
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
