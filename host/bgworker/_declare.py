@@ -46,6 +46,12 @@ class WorkerKeys(TypedDict, total=False):
     singleton: bool
     user: str | None
     group: str | None
+    restart_on: str
+    restart_backoff: dict[str, float] | None
+    success_exit_codes: tuple[int, ...]
+    essential: bool
+    stop_signal: str
+    start_timeout: float | None
 
 
 def background_worker(**keys: Unpack[WorkerKeys]) -> Callable[[_Function], _Function]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import enum
 import json
-import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
+from bgworker import _supervision as supervision
 from bgworker import _surroundings
+from bgworker._supervision import is_number as is_number
 from bgworker._text import is_inert as is_inert
 from bgworker._text import printable as printable
 from bgworker.errors import RegistrationError
@@ -98,6 +99,18 @@ class BackgroundWorker:
     user: str | None = None
     #: System group to run as, by name or number; None is the user's own.
     group: str | None = None
+    #: "always" brings the worker back after a success, too, bgw_restart_time later; "crash" is the chapter's way (C29).
+    restart_on: str = "crash"
+    #: Restarts slow down while the worker keeps failing: any of the keys factor, ceiling, jitter and healthy_after.
+    restart_backoff: dict[str, float] | None = None
+    #: Exit codes that count as exit code 0.
+    success_exit_codes: tuple[int, ...] = ()
+    #: The host ends with exit code 7 when this worker has failed and no restart follows.
+    essential: bool = False
+    #: What asks the running worker to go, without SIG.
+    stop_signal: str = "TERM"
+    #: Seconds until the function must have been found; None means the host's ``start_timeout``.
+    start_timeout: float | None = None
 
     @property
     def is_database_worker(self) -> bool:
@@ -123,12 +136,18 @@ class BackgroundWorker:
         """Return the keys that its process is born with, as JSON values; only those that are set."""
         return {key: value for key in _surroundings.KEYS if (value := getattr(self, key)) is not None}
 
+    @property
+    def stop_signum(self) -> int:
+        """The number of ``stop_signal``; meaningful once normalised."""
+        return supervision.stop_signum(self.stop_signal)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the registration as JSON values: its form on the wire."""
         data: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         data["bgw_flags"] = flag_names(self.bgw_flags)
         data["bgw_start_time"] = self.bgw_start_time.value
         data["wake_on"] = list(self.wake_on)
+        data["success_exit_codes"] = list(self.success_exit_codes)
         if self.is_never_restarted:
             data["bgw_restart_time"] = "BGW_NEVER_RESTART"
         return data
@@ -193,6 +212,9 @@ def worker_from_dict(data: Any) -> BackgroundWorker:
             if not isinstance(value, list) or not all(isinstance(c, str) for c in value):
                 raise refuse(key, "a list of channel names")
             value = tuple(value)
+        elif key == "success_exit_codes":
+            # sanity_check judges this key and the other supervision keys; only a list can be made a tuple.
+            value = tuple(value) if isinstance(value, list) else value
         elif key == "stop_when":
             if value not in STOP_WHEN:
                 raise refuse(key, f"one of {', '.join(STOP_WHEN)}")
@@ -283,6 +305,11 @@ def sanity_check(worker: BackgroundWorker, *, is_dynamic: bool, has_database: bo
             "Such a worker starts with the host, whatever the database does.",
             "Use BgWorkerStart_ConsistentState or BgWorkerStart_RecoveryFinished, or leave stop_when out.",
         )
+    kept = supervision.normalised(
+        {key: getattr(worker, key) for key in supervision.KEYS}, None if restart_time == BGW_NEVER_RESTART else restart_time
+    )
+    if isinstance(kept, supervision.Problem):
+        raise refuse(f"{kept.key} {kept.reason}", printable(kept.detail), kept.hint)
     if worker.bgw_notify_pid < 0 or worker.bgw_notify_pid > 2**31 - 1:
         raise refuse("bgw_notify_pid is not a process id")
     if (problem_found := _surroundings.find_problem(worker.surroundings())) is not None:
@@ -296,13 +323,7 @@ def sanity_check(worker: BackgroundWorker, *, is_dynamic: bool, has_database: bo
         raise refuse("bgw_main_arg is not a JSON value", f"{error}.".capitalize()) from None
     if size > MAX_MAIN_ARG_BYTES:
         raise refuse("bgw_main_arg is too long", f"It is {size} bytes as JSON; at most {MAX_MAIN_ARG_BYTES} are allowed.")
-    return replace(worker, bgw_type=worker.bgw_type or worker.bgw_name, bgw_restart_time=restart_time)
-
-
-def is_number(value: object) -> bool:
-    """Whether the value is a finite number; a boolean is none."""
-    # An integer beyond every float is compared, never converted: isfinite() would raise.
-    return isinstance(value, int | float) and not isinstance(value, bool) and (isinstance(value, int) or math.isfinite(value))
+    return replace(worker, bgw_type=worker.bgw_type or worker.bgw_name, bgw_restart_time=restart_time, **kept)
 
 
 def _text_problem(text: str, limit: int) -> str | None:

@@ -16,6 +16,7 @@ from bgworker._spec import BGW_NEVER_RESTART, BackgroundWorker, BgWorkerStartTim
 SLOTS = 4
 START_TIMEOUT, SHUTDOWN_TIMEOUT = 20.0, 3.0
 TERM, QUIT, KILL = 15, 3, 9
+STOP_SIGNALS = {"TERM": 15, "USR1": 10}
 #: The waits of the crash-loop guard, by the number of quick exits in a row; the last one stays.
 GUARD = [0, 0, 0, 0, 0.1, 0.2, 0.4, 0.8, 1.0]
 PHASE_NEEDED = dict(zip(BgWorkerStartTime, Phase, strict=True))
@@ -68,6 +69,8 @@ class Registration:
     life: Life | None = None
     attempts: int = 0
     quick: int = 0
+    #: Failures in a row.
+    failures: int = 0
     ever_started: bool = False
     #: The crash that its last life went down with.
     down_with: int = 0
@@ -77,6 +80,11 @@ class Registration:
     def never(self) -> bool:
         """Whether the worker has one life only."""
         return self.worker.bgw_restart_time == BGW_NEVER_RESTART
+
+    def is_done(self, status: int | None, life: Life) -> bool:
+        """Whether a process that nobody told to go ended well."""
+        codes = {0, *self.worker.success_exit_codes}
+        return life.started_at is not None and status in {code << 8 for code in codes}
 
     @property
     def key(self) -> tuple[int, int]:
@@ -106,17 +114,18 @@ class SlotModel:
         self.started: list[int] = []
         #: Pid, whether the exit was requested, whether it was a crash.
         self.exited: list[tuple[int | None, bool, bool]] = []
-        self.forgotten: list[tuple[int, int]] = []
+        #: Slot, generation, and whether the worker failed for good.
+        self.forgotten: list[tuple[int, int, bool]] = []
         #: Whether anybody else went down, how many were told now, and the segments that are lost.
         self.reinitialised: list[tuple[int, frozenset[Segment]]] = []
         self.generation_of = dict.fromkeys("abc", 1)
         self.crashes = 0
 
-    def forget(self, r: Registration) -> None:
+    def forget(self, r: Registration, failed: bool = False) -> None:
         """The registration is over."""
         del self.registrations[r.slotno]
         self.past.append(r.key)
-        self.forgotten.append(r.key)
+        self.forgotten.append((*r.key, failed))
 
     def tell(self, r: Registration, wish: str, signum: int = TERM) -> None:
         """Somebody wants a registration's process to go."""
@@ -124,7 +133,7 @@ class SlotModel:
         if life is None:
             if wish == "restart":
                 if r.attempts:
-                    r.ready_at, r.quick = self.now, 0
+                    r.ready_at, r.quick, r.failures = self.now, 0, 0
             else:
                 self.forget(r)
             return
@@ -137,7 +146,8 @@ class SlotModel:
                 self.abandoned.append((*r.key, life.attempt))
                 life.deadline = self.now + 5.0
             else:
-                self.signals.append((life.pid, signum))
+                asks = signum == TERM and life.started_at is not None
+                self.signals.append((life.pid, STOP_SIGNALS[r.worker.stop_signal] if asks else signum))
                 life.deadline = self.now + patience
         elif signum == QUIT and life.pid is not None and life.deadline is not None:
             self.signals.append((life.pid, QUIT))
@@ -150,21 +160,32 @@ class SlotModel:
         r.life = None
         r.down_with = life.ended_by
         rule_decides = life.wish is None
-        crashed = rule_decides and life.started_at is not None and status not in (0, 1 << 8)
+        done = rule_decides and r.is_done(status, life)
+        crashed = rule_decides and not done and life.started_at is not None and status != 1 << 8
         if status is not None:
             self.exited.append((life.pid, not rule_decides, crashed))
         took_down = self.crash(r, life) if crashed else []
         began = life.launched_at if life.started_at is None else life.started_at
         quick = r.quick + 1 if self.now - began < 1 else 0
         if life.wish in ("stop", "forget") or self.shutdown is not None:
-            self.forget(r)
+            # With the host, or with another's crash: the latter is a failure, and so is the end of one who has no other life.
+            taken_down = life.wish == "stop" and bool(life.ended_by) and self.shutdown is None
+            self.forget(r, taken_down or (rule_decides and r.never and not done))
         elif life.wish == "restart":
             r.quick = quick if life.ended_by else 0
+            r.failures = r.failures if life.ended_by else 0
             r.ready_at = self.now + GUARD[min(r.quick, 8)]
-        elif r.never or (status == 0 and life.started_at is not None):
-            self.forget(r)
+        elif r.never or (done and r.worker.restart_on == "crash"):
+            self.forget(r, not done)
         else:
             interval = 0.0 if crashed else r.worker.bgw_restart_time
+            r.failures = 0 if done else r.failures + 1
+            backoff = r.worker.restart_backoff
+            if backoff and life.started_at is not None and self.now - life.started_at >= backoff["healthy_after"] and not done:
+                r.failures = 1
+            if backoff and r.failures > 1:
+                first = max(r.worker.bgw_restart_time, 1.0)
+                interval = min(first * backoff["factor"] ** (r.failures - 1), backoff["ceiling"])
             interval = max(interval, 1.0) if status is None else interval
             r.quick = quick
             r.ready_at = self.now + (max(interval, GUARD[min(r.quick, 8)]) if interval < 1 else interval)
@@ -278,5 +299,6 @@ class SlotModel:
         for r in self.due():
             r.attempts += 1
             r.down_with = 0
-            r.life = Life(r.attempts, self.now, self.now + START_TIMEOUT)
+            patience = START_TIMEOUT if r.worker.start_timeout is None else r.worker.start_timeout
+            r.life = Life(r.attempts, self.now, self.now + patience)
             self.launched.append((*r.key, r.attempts))

@@ -20,13 +20,18 @@ from bgworker._core.scope import CrashScope, Segment
 from bgworker._core.slots import Slot, SlotMachine
 from bgworker._core.states import Origin, Phase, ShutdownMode, SlotState
 from bgworker._spec import BGW_NEVER_RESTART, STOP_WHEN, BackgroundWorker, BgWorkerStartTime, sanity_check
+from bgworker._supervision import RESTART_ON
 from bgworker.errors import NoFreeSlot, RegistrationError, SharedMemoryError
 
-from .slot_model import KILL, QUIT, SHUTDOWN_TIMEOUT, SLOTS, START_TIMEOUT, TERM, Key, Registration, SlotModel
+from .slot_model import KILL, QUIT, SHUTDOWN_TIMEOUT, SLOTS, START_TIMEOUT, STOP_SIGNALS, TERM, Key, Registration, SlotModel
 
 
-def a_worker(restart: float, start: BgWorkerStartTime, stop: float | None, stop_when: str, singleton: bool) -> BackgroundWorker:
+def a_worker(
+    restart: float, start: BgWorkerStartTime, stop: float | None, stop_when: str, singleton: bool, rules: dict[str, Any]
+) -> BackgroundWorker:
     """Return a registration as the host hands it to the machine."""
+    if restart == BGW_NEVER_RESTART:
+        rules = {key: value for key, value in rules.items() if key not in ("restart_on", "restart_backoff")}
     worker = BackgroundWorker(
         bgw_name="w",
         bgw_library_name="l",
@@ -36,11 +41,23 @@ def a_worker(restart: float, start: BgWorkerStartTime, stop: float | None, stop_
         stop_timeout=stop,
         # The one combination that no registration has.
         stop_when="never" if start is BgWorkerStartTime.BgWorkerStart_PostmasterStart else stop_when,
+        **rules,
     )
     # The flag that a singleton needs would keep it from starting without a database.
     return replace(sanity_check(worker, is_dynamic=True), singleton=singleton)
 
 
+#: Mostly the chapter's rules alone.
+supervision = st.just({}) | st.fixed_dictionaries(
+    {},
+    optional={
+        "restart_on": st.sampled_from(RESTART_ON),
+        "restart_backoff": st.just({"factor": 3.0, "ceiling": 20.0, "jitter": 0.0, "healthy_after": 0.5}),
+        "success_exit_codes": st.just((2, 255)),
+        "stop_signal": st.just("USR1"),
+        "start_timeout": st.sampled_from([0.75, 30.0]),
+    },
+)
 workers = st.builds(
     a_worker,
     st.sampled_from([BGW_NEVER_RESTART, BGW_NEVER_RESTART, 0.0, 0.0, 0.5, 4.0]),
@@ -49,6 +66,7 @@ workers = st.builds(
     st.sampled_from([None, 0.5, 9.0]),
     st.sampled_from(STOP_WHEN),
     st.booleans(),
+    supervision,
 )
 picks = st.integers(0, 10_000)
 #: Mostly 0 and 1: a code above 1 or a signal is a crash.
@@ -84,7 +102,7 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
             owner = self.processes.get(signal.pid)
             assert owner is not None, "a signal to a process that is gone"
             assert owner[:2] == (signal.slotno, signal.generation), "a signal to another slot's process"
-            assert signal.whole_session is (signal.signum != TERM)
+            assert signal.whole_session is (signal.signum not in STOP_SIGNALS.values())
             if signal.signum == KILL:
                 self.killed.add(signal.pid)
         assert sorted((s.pid, s.signum) for s in of(Signal)) == sorted(self.signals)
@@ -92,7 +110,7 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
         assert sorted((la.slotno, la.generation, la.attempt) for la in of(Launch)) == sorted(self.launched)
         assert [s.pid for s in of(Started)] == self.started
         assert [(e.pid, e.exit.was_requested, e.exit.is_crash) for e in of(Exited)] == self.exited
-        assert sorted((f.slotno, f.generation) for f in of(Forgotten)) == sorted(self.forgotten)
+        assert sorted((f.slotno, f.generation, f.has_failed) for f in of(Forgotten)) == sorted(self.forgotten)
         assert all(f.reason for f in of(Forgotten))
         assert [(e.others, e.segments) for e in of(Reinitialise)] == self.reinitialised
         lines = [line for line in of(Log) if "because of the crash" in line.message]
@@ -420,6 +438,7 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
                 continue
             life = r.life
             assert (slot.worker, slot.attempt, slot.quick_exits) == (r.worker, r.attempts, r.quick)
+            assert slot.failures == r.failures
             assert slot.has_started_once is r.ever_started
             assert slot.segments == (life.segments if life else set())
             assert slot.reinitialisation == (life.ended_by if life else r.down_with)

@@ -139,6 +139,8 @@ def registration_values(values: Mapping[str, Any]) -> dict[str, Any]:
         fields["bgw_restart_time"] = BGW_NEVER_RESTART
     if "wake_on" in fields:
         fields["wake_on"] = tuple(fields["wake_on"])
+    if "success_exit_codes" in fields:
+        fields["success_exit_codes"] = tuple(fields["success_exit_codes"])
     return fields
 
 
@@ -197,6 +199,9 @@ def _trials(fields: dict[str, Any]) -> list[tuple[Sequence[str], dict[str, Any]]
         trials.append((["bgw_start_time"], {"bgw_flags": flags, "bgw_start_time": fields["bgw_start_time"]}))
     if "stop_when" in fields and "bgw_start_time" in fields:
         trials.append((["stop_when"], {key: fields[key] for key in ("stop_when", "bgw_start_time")}))
+    for key in ("restart_on", "restart_backoff"):
+        if key in fields and "bgw_restart_time" in fields:
+            trials.append(([key], {key: fields[key], "bgw_restart_time": fields["bgw_restart_time"]}))
     return trials
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from bgworker._spec import BGW_EXTRALEN, BGW_MAXLEN, MAX_RESTART_TIME, printable
+from bgworker._supervision import BACKOFF, STOP_SIGNALS
 
 #: MAX_BACKENDS of PostgreSQL, which bounds its max_worker_processes (guc_tables.c).
 MAX_SLOTS: Final = 262_143
@@ -45,6 +46,7 @@ PluginName = Annotated[str, Meta(extra_json_schema={"pattern": _PLUGIN_PATTERN})
 Right = Annotated[str, Meta(extra_json_schema={"pattern": _RIGHT_PATTERN})]
 Directory = Annotated[str, Meta(extra_json_schema={"minLength": 1})]
 Channel = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 63})]
+ExitCode = Annotated[int, Meta(ge=0, le=255)]
 UrlText = Annotated[str, Meta(extra_json_schema={"pattern": "^(embedded$|postgres(ql)?://)"})]
 _TEXT: Final = f"a string of 1 to {BGW_MAXLEN - 1} bytes"
 
@@ -276,6 +278,48 @@ class WorkerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     group: Annotated[
         str | UnsetType,
         _key("System group to run as, by name or number. Default: the user's own.", "the name of a group"),
+    ] = UNSET
+    restart_on: Annotated[
+        Literal["crash", "always"] | UnsetType,
+        _key(
+            '"always" starts the worker again after a success, too, bgw_restart_time later. "crash", the default, does not.',
+            '"crash" or "always"',
+        ),
+    ] = UNSET
+    restart_backoff: Annotated[
+        dict[str, Any] | UnsetType,
+        _key(
+            "Restarts slow down while the worker keeps failing. A table whose keys are all optional; an empty one is the defaults.",
+            f"a table with any of the keys {', '.join(BACKOFF)}",
+            properties={
+                key: {"type": "number", "minimum": least, "maximum": greatest, "default": default}
+                for key, (default, least, greatest) in BACKOFF.items()
+            },
+            additionalProperties=False,
+        ),
+    ] = UNSET
+    success_exit_codes: Annotated[
+        list[ExitCode] | UnsetType,
+        _key("Exit codes that count as exit code 0.", "an array of exit codes from 0 to 255"),
+    ] = UNSET
+    essential: Annotated[
+        bool | UnsetType,
+        _key(
+            "true: the host ends with exit code 7 when this worker has failed and no restart follows.",
+            "true or false",
+        ),
+    ] = UNSET
+    stop_signal: Annotated[
+        str | UnsetType,
+        _key(
+            "The signal that asks the running worker to go. Default: TERM.",
+            f"one of {', '.join(STOP_SIGNALS)}",
+            enum=[*STOP_SIGNALS, *(f"SIG{name}" for name in STOP_SIGNALS)],
+        ),
+    ] = UNSET
+    start_timeout: Annotated[
+        Timeout | UnsetType,
+        _key("Seconds that the worker may take until its function is found. Default: start_timeout of [host].", _TIMEOUT),
     ] = UNSET
     enabled: Annotated[bool, _key("false switches the worker off.", "true or false")] = True
 

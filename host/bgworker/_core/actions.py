@@ -43,6 +43,9 @@ class Facts:
     delay: float = 0.0
     last_exit: Exit | None = None
     quick_exits: int = 0
+    failures: int = 0
+    #: The registration ends in a failure.
+    has_failed: bool = False
 
 
 def who(slot: Slot) -> str:
@@ -106,9 +109,11 @@ def note_failure(slot: Slot, facts: Facts) -> list[Effect]:
 
 
 def terminate(slot: Slot, facts: Facts) -> list[Effect]:
-    """First step of the ladder: SIGTERM to the worker alone, which may end what it started in good order."""
+    """First step of the ladder: a signal to the worker alone, which may end what it started in good order."""
     _strengthen(slot, facts)
-    return _begin_to_go(slot, facts, SIGTERM, whole_session=False)
+    # Before its function is called nothing has prepared for another signal, and the runtime itself listens for this one.
+    signum = SIGTERM if slot.started_at is None else slot.registration.stop_signum
+    return _begin_to_go(slot, facts, signum, whole_session=False)
 
 
 def quit_(slot: Slot, facts: Facts) -> list[Effect]:
@@ -138,7 +143,7 @@ def kill(slot: Slot, facts: Facts) -> list[Effect]:
             "WARNING",
             f"{who(slot)} did not stop within {reasons.seconds(slot.grace)}",
             "Every process of its session is killed with SIGKILL.",
-            "A worker that never calls unblock_signals(), or does not return to its latch, does not notice SIGTERM.",
+            f"A worker that never calls unblock_signals(), or does not return to its latch, does not notice {_stop_signal(slot)}.",
         )
     assert slot.pid is not None, "an unanswered birth is given up, not killed"
     slot.kill_at = None
@@ -157,7 +162,7 @@ def note_intent(slot: Slot, facts: Facts) -> list[Effect]:
 def bring_forward(slot: Slot, facts: Facts) -> list[Effect]:
     """Somebody wants the next life now; what the guard has counted until here is forgiven."""
     slot.restart_at = facts.now
-    slot.quick_exits = 0
+    slot.quick_exits = slot.failures = 0
     slot.cause = facts.cause
     slot.reason = reasons.join(facts.cause, reasons.STARTS_AT_ONCE)
     return [Publish(slot.slotno)]
@@ -167,7 +172,7 @@ def wait(slot: Slot, facts: Facts) -> list[Effect]:
     """The process is gone and another life follows, with the new registration if a reload brought one."""
     slot.end_life(facts.last_exit)
     slot.restart_at = facts.now + facts.delay
-    slot.quick_exits = facts.quick_exits
+    slot.quick_exits, slot.failures = facts.quick_exits, facts.failures
     slot.cause = facts.cause
     slot.reason = facts.reason
     if slot.replacement is not None:
@@ -178,10 +183,16 @@ def wait(slot: Slot, facts: Facts) -> list[Effect]:
 def forget(slot: Slot, facts: Facts) -> list[Effect]:
     """The registration is over; the slot is free before anybody is told (bgworker.c: forget, then notify)."""
     last_exit = facts.last_exit or slot.last_exit
-    forgotten = Forgotten(slot.slotno, slot.generation, slot.registration, slot.origin, last_exit, facts.reason)
+    forgotten = Forgotten(
+        slot.slotno, slot.generation, slot.registration, slot.origin, last_exit, facts.reason, has_failed=facts.has_failed
+    )
     log = Log("DEBUG", f'unregistering background worker "{slot.name}"', reasons.sentence(facts.reason))
     slot.clear()
     return [Publish(slot.slotno), log, forgotten]
+
+
+def _stop_signal(slot: Slot) -> str:
+    return "SIGTERM" if slot.started_at is None else f"SIG{slot.registration.stop_signal}"
 
 
 def _strengthen(slot: Slot, facts: Facts) -> bool:

@@ -89,6 +89,8 @@ class Forgotten:
     last_exit: Exit | None
     #: Why there is no further life, as ``status`` lists it under finished.
     reason: str
+    #: It ended in a failure, and nobody wanted it to end.
+    has_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

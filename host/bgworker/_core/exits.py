@@ -5,6 +5,7 @@ Pure functions and one record. Used by the machine; the host shows ``Exit`` as `
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,7 +52,8 @@ class Exit:
     signal: int | None
     #: Monotonic time at which the host learned of it.
     at: float
-    #: ``exit 1: last line``, ``signal 9 (Killed)``, ``exit 0``, ``failed to start: ...``, or ``exit 1, as asked: who``.
+    #: ``exit 1: last line``, ``crash: signal 9 (Killed)``, ``exit 0``, ``exit 3 (success)``, ``failed to start: ...``,
+    #: or ``exit 1, as asked: who``.
     reason: str
     #: C31 applies: the function was running, nobody asked for the exit, and it was neither code 0 nor 1.
     is_crash: bool
@@ -59,6 +61,10 @@ class Exit:
     was_requested: bool
     #: Who asked for it and what for, as ``reasons`` words it; empty if nobody did.
     asked: str = ""
+    #: The function was running and ended with code 0 or one of success_exit_codes.
+    is_success: bool = False
+    #: The process ended before it had called the function, and nobody asked for it.
+    is_failed_start: bool = False
 
 
 def decode(waitstatus: int) -> tuple[int | None, int | None]:
@@ -89,7 +95,15 @@ def clean(text: str, limit: int = MAX_FOREIGN_TEXT) -> str:
 
 
 def read_exit(
-    waitstatus: int, now: float, tail: str, *, failure: str, has_started: bool, was_requested: bool, asked: str = ""
+    waitstatus: int,
+    now: float,
+    tail: str,
+    *,
+    failure: str,
+    has_started: bool,
+    was_requested: bool,
+    asked: str = "",
+    success_codes: Collection[int] = (),
 ) -> Exit:
     """Return the record of a process's end.
 
@@ -101,23 +115,31 @@ def read_exit(
         has_started: Whether this life said that it started.
         was_requested: Whether the host asked this process to go.
         asked: Who asked, where somebody did: the cause of such an end, whatever the process says of it.
+        success_codes: Exit codes that count as 0.
     """
     code, signal = decode(waitstatus)
     reason = outcome(code, signal)
+    is_success = has_started and (code == 0 or code in success_codes)
     if was_requested and asked:
         # Between the outcome and foreign text stands a colon, so nothing that a worker prints can read like this.
         reason += f"{AS_ASKED}{clean(asked)}"
+    elif is_success and code != 0:
+        reason += " (success)"
     # After success the last line on stderr is noise, not a cause.
     elif code != 0 and tail.strip():
         reason += f": {clean(tail)}"
-    if failure:
-        reason = failure
-    elif not has_started and not was_requested:
-        reason = f"failed to start: {reason}"
     # An end before the start is a failed start, however violent: it waits its restart time, and since
     # no function of the worker has run, nothing that workers share can be damaged.
-    is_crash = has_started and not was_requested and code not in (0, 1)
-    return Exit(code, signal, now, reason, is_crash, was_requested, asked if was_requested else "")
+    is_crash = has_started and not was_requested and not is_success and code != 1
+    is_failed_start = not has_started and not was_requested
+    # The three ends are told apart by their first words, wherever the reason is shown.
+    if failure:
+        reason = failure
+    elif is_failed_start:
+        reason = f"failed to start: {reason}"
+    elif is_crash:
+        reason = f"crash: {reason}"
+    return Exit(code, signal, now, reason, is_crash, was_requested, asked if was_requested else "", is_success, is_failed_start)
 
 
 def ended_text(name: str, pid: int | None, code: int | None, signal: int | None) -> str:

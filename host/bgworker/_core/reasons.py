@@ -140,21 +140,30 @@ def reinitialised(name: str, ended: str) -> str:
     return f'reinitialised: "{name}" crashed ({ended})'
 
 
-def restarts(cause: str, delay: float, attempt: int, quick_exits: int, *, is_joint: bool = False) -> str:
+def guarded(quick_exits: int) -> str:
+    """Return why the crash-loop guard made a wait longer."""
+    return f"crash-loop guard: {quick_exits} ends in a row within 1 s of the start"
+
+
+def backed_off(failures: int) -> str:
+    """Return why restart_backoff made a wait longer."""
+    return f"backoff: {failures} failures in a row"
+
+
+def restarts(cause: str, delay: float, attempt: int, slowed: str = "", *, is_joint: bool = False) -> str:
     """Return the reason of a worker between two lives.
 
     Args:
         cause: How the last life ended.
         delay: Seconds from that end to the next launch.
         attempt: The number of the next launch.
-        quick_exits: Greater than 0 if the crash-loop guard made the delay.
+        slowed: What made the delay longer than bgw_restart_time, if something did.
         is_joint: Others go down in the same crash, and it starts when all of them are gone.
     """
     act = "restarts at once" if delay <= 0 else f"restarts after {seconds(delay)}"
     if is_joint:
         act += ", when all that the crash ends are gone"
-    guard = f" (crash-loop guard: {quick_exits} ends in a row within 1 s of the start)" if quick_exits else ""
-    return join(cause, f"{act}{guard}, try {attempt}")
+    return join(cause, f"{act}{f' ({slowed})' if slowed else ''}, try {attempt}")
 
 
 def never_restarted(cause: str) -> str:

@@ -72,6 +72,8 @@ class Slot:
     has_announced_start: bool = False
     #: Lives in a row that ended by themselves within a second of their start; input of the crash-loop guard.
     quick_exits: int = 0
+    #: Lives in a row that failed; input of restart_backoff.
+    failures: int = 0
     #: Takes the place of ``worker`` when the process is gone (reload).
     replacement: BackgroundWorker | None = None
     #: The reinitialisation that its last life ended in, or is ending in: it starts again when nobody of it is left. 0 = none.

@@ -9,7 +9,7 @@ The first line that applies decides::
     intent RESTART                       launched at once, whatever the code and bgw_restart_time say;
                                          by a crash beside it: the guard below counts this life, too
     it had not started                   a failed start: waits bgw_restart_time; never = forgotten
-    exit code 0                          forgotten
+    exit code 0, success_exit_codes      forgotten; with restart_on "always" waits bgw_restart_time
     BGW_NEVER_RESTART                    forgotten
     exit code 1                          waits bgw_restart_time
     any other end                        a crash: launched at once, whatever bgw_restart_time says
@@ -17,10 +17,17 @@ The first line that applies decides::
 The crash-loop guard stretches only waits under one second, and only of lives that ended
 within a second of their start several times in a row; it never gives up. A wait of a second
 or more is what its author asked for and stays to the letter.
+
+restart_backoff, if the worker has it, makes the waits after failures longer: failed starts, exits
+with code 1 and crashes alike. The first failure in a row waits as above; the n-th waits
+bgw_restart_time, or a second if that is less, times factor to the power of n - 1, at most the ceiling,
+and the jitter on top. A success, or healthy_after seconds of running, ends the row; so does an end
+that the host asked for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,7 +36,7 @@ from bgworker._core.exits import Exit, outcome
 from bgworker._core.record import Slot
 from bgworker._core.states import Intent
 
-__all__ = ["Verdict", "after_exit", "guard_delay"]
+__all__ = ["Verdict", "after_exit", "backoff_delay", "guard_delay"]
 
 #: Lives shorter than this count for the guard, and waits shorter than this are subject to it (design 8.8).
 GUARDED_INTERVAL: Final = 1.0
@@ -53,8 +60,11 @@ class Verdict:
     cause: str
     #: Cause and next act.
     reason: str
-    #: The new value of the slot's counter.
+    #: The new values of the slot's counters.
     quick_exits: int = 0
+    failures: int = 0
+    #: The registration is over because the worker failed; nobody wanted its end.
+    has_failed: bool = False
 
 
 def guard_delay(quick_exits: int) -> float:
@@ -66,7 +76,34 @@ def guard_delay(quick_exits: int) -> float:
     return min(FIRST_GUARD_DELAY * 2.0 ** min(doublings, 10), GUARDED_INTERVAL)
 
 
-def after_exit(slot: Slot, end: Exit | None, now: float, *, is_shutting_down: bool, awaited: str = "") -> Verdict:
+def backoff_delay(backoff: Mapping[str, float], restart_time: float, failures: int, drawn: float) -> float:
+    """Return the wait after the second or a later failure in a row.
+
+    Args:
+        backoff: The worker's restart_backoff, complete.
+        restart_time: Its bgw_restart_time.
+        failures: In a row, this one included.
+        drawn: From 0 to 1, what the jitter takes.
+    """
+    wait = max(restart_time, GUARDED_INTERVAL)
+    # In steps, because a loop may run for years and factor ** failures is beyond every float by then.
+    for _ in range(failures - 1):
+        wait *= backoff["factor"]
+        if wait >= backoff["ceiling"] or backoff["factor"] == 1:
+            break
+    # A tenth is as exact as a random wait needs to be told.
+    return round(min(wait, backoff["ceiling"]) * (1 + backoff["jitter"] * drawn), 1)
+
+
+def after_exit(
+    slot: Slot,
+    end: Exit | None,
+    now: float,
+    *,
+    is_shutting_down: bool,
+    awaited: str = "",
+    draw: Callable[[], float] = lambda: 0.0,
+) -> Verdict:
     """Return what follows the end of the slot's process.
 
     Args:
@@ -75,37 +112,55 @@ def after_exit(slot: Slot, end: Exit | None, now: float, *, is_shutting_down: bo
         now: Monotonic.
         is_shutting_down: In any mode.
         awaited: Which phase holds the next life back, in words; empty if none does.
+        draw: Returns numbers from 0 to 1, for the jitter.
     """
     ended = "" if end is None else f" ({outcome(end.code, end.signal)})"
     if slot.intent is Intent.FORGET:
         cause = f"{slot.cause}{ended or ' before it started'}"
         return _forget(cause, reasons.after_termination(cause, slot.origin, slot.cause))
     if slot.intent is Intent.STOP:
-        return _forget(f"{slot.cause}{ended}")
+        # A crash beside it took a worker that never restarts; the host's own shutdown is no failure of it.
+        return _forget(f"{slot.cause}{ended}", has_failed=slot.reinitialisation != 0 and not is_shutting_down)
     if slot.intent is Intent.RESTART:
         cause = slot.cause if slot.reinitialisation else f"{slot.cause}{ended}"
         if is_shutting_down:
             return _forget(cause, reasons.not_restarted(cause))
         # Workers that crash in turns, each taking the others down, are one loop: the guard counts for all of them.
-        return _restart(slot, cause, 0.0, _quick_exits(slot, now) if slot.reinitialisation else 0, awaited)
-    return _by_rule(slot, end, now, is_shutting_down=is_shutting_down, awaited=awaited)
+        counts = (_quick_exits(slot, now), slot.failures) if slot.reinitialisation else (0, 0)
+        return _restart(slot, cause, 0.0, counts[0], awaited, counts[1])
+    return _by_rule(slot, end, now, is_shutting_down=is_shutting_down, awaited=awaited, draw=draw)
 
 
-def _by_rule(slot: Slot, end: Exit | None, now: float, *, is_shutting_down: bool, awaited: str) -> Verdict:
-    """Nobody asked for this end: the exit code and bgw_restart_time decide."""
+def _by_rule(
+    slot: Slot, end: Exit | None, now: float, *, is_shutting_down: bool, awaited: str, draw: Callable[[], float]
+) -> Verdict:
+    """Nobody asked for this end: the exit code and the worker's keys decide."""
     worker = slot.registration
-    has_failed_start = end is None or slot.started_at is None
-    cause = slot.failure if end is None else f"crash: {end.reason}" if end.is_crash else end.reason
-    if not has_failed_start and end is not None and end.code == 0:
+    is_success = end is not None and end.is_success
+    cause = slot.failure if end is None else end.reason
+    if is_success and worker.restart_on != "always":
         return _forget(cause)
     if worker.is_never_restarted:
-        return _forget(cause, reasons.never_restarted(cause))
+        return _forget(cause, reasons.never_restarted(cause), has_failed=True)
     if is_shutting_down:
         return _forget(cause, reasons.not_restarted(cause))
-    interval = 0.0 if end is not None and end.is_crash else float(worker.bgw_restart_time or 0)
+    restart_time = float(worker.bgw_restart_time or 0)
+    interval = 0.0 if end is not None and end.is_crash else restart_time
     if end is None:
         interval = max(interval, BIRTH_RETRY_INTERVAL)
-    return _restart(slot, cause, interval, _quick_exits(slot, now), awaited)
+    failures = 0 if is_success else _failures(slot, now)
+    backoff = worker.restart_backoff
+    is_backed_off = backoff is not None and failures > 1
+    if backoff is not None and is_backed_off:
+        interval = max(backoff_delay(backoff, restart_time, failures, draw()), BIRTH_RETRY_INTERVAL if end is None else 0.0)
+    return _restart(slot, cause, interval, _quick_exits(slot, now), awaited, failures, is_backed_off=is_backed_off)
+
+
+def _failures(slot: Slot, now: float) -> int:
+    """Return how many lives in a row have failed, with the one that has just ended."""
+    backoff = slot.registration.restart_backoff
+    is_healthy = backoff is not None and slot.started_at is not None and now - slot.started_at >= backoff["healthy_after"]
+    return 1 if is_healthy else slot.failures + 1
 
 
 def _quick_exits(slot: Slot, now: float) -> int:
@@ -114,17 +169,27 @@ def _quick_exits(slot: Slot, now: float) -> int:
     return slot.quick_exits + 1 if now - began_at < GUARDED_INTERVAL else 0
 
 
-def _forget(cause: str, reason: str = "") -> Verdict:
-    return Verdict(False, 0.0, cause, reason or cause)
+def _forget(cause: str, reason: str = "", *, has_failed: bool = False) -> Verdict:
+    return Verdict(False, 0.0, cause, reason or cause, has_failed=has_failed)
 
 
-def _restart(slot: Slot, cause: str, interval: float, quick_exits: int, awaited: str) -> Verdict:
+def _restart(
+    slot: Slot,
+    cause: str,
+    interval: float,
+    quick_exits: int,
+    awaited: str,
+    failures: int = 0,
+    *,
+    is_backed_off: bool = False,
+) -> Verdict:
     # The guard never asks for more than GUARDED_INTERVAL, so it cannot stretch an interval that is as long or longer.
     delay = max(interval, guard_delay(quick_exits))
     is_guarded = delay > interval
     is_joint = slot.reinitialisation != 0
-    reason = reasons.restarts(cause, delay, slot.attempt + 1, quick_exits if is_guarded else 0, is_joint=is_joint)
+    slowed = reasons.guarded(quick_exits) if is_guarded else reasons.backed_off(failures) if is_backed_off else ""
+    reason = reasons.restarts(cause, delay, slot.attempt + 1, slowed, is_joint=is_joint)
     if awaited and delay <= 0:
         # The only wait there is. One of seconds is told first, and the phase when that is over.
         reason = reasons.join(cause, awaited)
-    return Verdict(True, delay, cause, reason, quick_exits)
+    return Verdict(True, delay, cause, reason, quick_exits, failures)

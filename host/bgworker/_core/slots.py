@@ -22,7 +22,7 @@ What the machine relies on:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from bgworker._core import reasons
@@ -65,6 +65,7 @@ class SlotMachine:
         shutdown_timeout: Seconds from SIGTERM to SIGKILL for workers without a ``stop_timeout`` of their own.
         start_timeout: Seconds that a launched worker may take until it says that it started.
         crash_scope: How far a crash reaches (C31).
+        draw: Returns numbers from 0 to 1 at random, for the jitter of restart_backoff.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class SlotMachine:
         shutdown_timeout: float = 5.0,
         start_timeout: float = 60.0,
         crash_scope: CrashScope = CrashScope.ATTACHED,
+        draw: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.slots = [Slot(slotno) for slotno in range(max_worker_processes)]
         self.phase = Phase.STARTING
@@ -82,6 +84,7 @@ class SlotMachine:
         self._shutdown_timeout = shutdown_timeout
         self._start_timeout = start_timeout
         self._crash_scope = crash_scope
+        self._draw = draw
         self._reinitialisations = 0
         self._phase_detail = ""
         self._live_handles = 0
@@ -208,10 +211,17 @@ class SlotMachine:
         has_started, was_requested = slot.started_at is not None, slot.intent is not None
         asked = slot.cause if was_requested else ""
         end = read_exit(
-            waitstatus, now, tail, failure=slot.failure, has_started=has_started, was_requested=was_requested, asked=asked
+            waitstatus,
+            now,
+            tail,
+            failure=slot.failure,
+            has_started=has_started,
+            was_requested=was_requested,
+            asked=asked,
+            success_codes=slot.registration.success_exit_codes,
         )
-        is_trouble = end.is_crash or not (has_started or was_requested)
-        level: Level = "WARNING" if is_trouble else "DEBUG" if end.code == 0 else "LOG"
+        is_trouble = end.is_crash or end.is_failed_start
+        level: Level = "WARNING" if is_trouble else "DEBUG" if end.is_success or end.code == 0 else "LOG"
         ended_with_it = self._reinitialise(slot, end, now) if end.is_crash else []
         # Publish stands first; the exit is told before the forgetting that may follow from it.
         verdict = self._verdict(slot, end, now)
@@ -358,7 +368,7 @@ class SlotMachine:
                     effects += self._reword(slot) or [Publish(slot.slotno)]
             elif launches < MAX_LAUNCHES_PER_TICK:
                 launches += 1
-                effects += self._fire(slot, Event.LAUNCH, Facts(now, timeout=self._start_timeout))
+                effects += self._fire(slot, Event.LAUNCH, Facts(now, timeout=self._start_timeout_of(slot)))
         return effects
 
     def next_deadline(self) -> float | None:
@@ -410,7 +420,7 @@ class SlotMachine:
     def _overdue(self, slot: Slot, now: float) -> list[Effect]:
         if slot.state is SlotState.TERMINATING and slot.pid is None:
             return self._never_born(slot, f"its birth was not answered within {reasons.seconds(ANSWER_TIMEOUT)}", now)
-        return self._fire(slot, Event.OVERDUE, Facts(now, cause=reasons.did_not_start(self._start_timeout)))
+        return self._fire(slot, Event.OVERDUE, Facts(now, cause=reasons.did_not_start(self._start_timeout_of(slot))))
 
     def _never_born(self, slot: Slot, error: str, now: float) -> list[Effect]:
         """End a launch that no process came of."""
@@ -429,6 +439,8 @@ class SlotMachine:
             delay=verdict.delay,
             last_exit=end,
             quick_exits=verdict.quick_exits,
+            failures=verdict.failures,
+            has_failed=verdict.has_failed,
         )
         return self._fire(slot, Event.GONE_TO_RESTART if verdict.restarts else Event.GONE_FOR_GOOD, facts)
 
@@ -476,7 +488,11 @@ class SlotMachine:
     def _verdict(self, slot: Slot, end: Exit | None, now: float) -> Verdict:
         needed = NEEDED_PHASE[(slot.replacement or slot.registration).bgw_start_time]
         awaited = reasons.waits_for_phase(needed, self.phase, self._phase_detail) if self.phase < needed else ""
-        return after_exit(slot, end, now, is_shutting_down=self.shutdown is not None, awaited=awaited)
+        return after_exit(slot, end, now, is_shutting_down=self.shutdown is not None, awaited=awaited, draw=self._draw)
+
+    def _start_timeout_of(self, slot: Slot) -> float:
+        own = slot.registration.start_timeout
+        return self._start_timeout if own is None else own
 
     def _waiting_reason(self, slot: Slot) -> str:
         """Return what a slot says that only the phase can hold back."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import select
 import signal
 import stat
@@ -57,6 +58,8 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP,
 _HELPER_STOP_TIMEOUT: Final = 5.0
 #: Connections that PostgreSQL gets beyond one per slot: the database process, psql, a listener, superuser reserve.
 _SPARE_CONNECTIONS: Final = 16
+#: Of a host that ended because an essential worker did (design section 7).
+_ESSENTIAL_EXIT_CODE: Final = 7
 LAUNCHER_NAME: Final = "bgworker launcher"
 
 
@@ -92,6 +95,7 @@ class Host:
             shutdown_timeout=settings.shutdown_timeout,
             start_timeout=settings.start_timeout,
             crash_scope=CrashScope(settings.crash_scope),
+            draw=random.random,
         )
         self.segments = Segments(settings.max_shared_memory)
         self._restart_after_crash = settings.restart_after_crash
@@ -498,6 +502,12 @@ class Host:
         self._count_live_handles()
         if effect.worker.wake_on:
             self._update_channels()
+        if effect.worker.essential and effect.has_failed and self.machine.shutdown is None:
+            self._fatal_exit_code = _ESSENTIAL_EXIT_CODE
+            name = printable(effect.worker.bgw_name)
+            self.begin_shutdown(
+                ShutdownMode.FAST, f'shutting down because essential background worker "{name}" failed: {effect.reason}'
+            )
 
     def _tell_state(self) -> None:
         self._news.host_is(self.state)

@@ -110,6 +110,8 @@ class News:
                 "signal_name": _signal_name(effect.exit.signal),
                 "is_crash": effect.exit.is_crash,
                 "was_requested": effect.exit.was_requested,
+                "is_failed_start": effect.exit.is_failed_start,
+                "is_success": effect.exit.is_success,
                 **self._particulars(effect),
             }
         )

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from bgworker import _supervision as supervision
 from bgworker._core.slots import Exit, Slot
 from bgworker._core.states import Origin, SlotState
 from bgworker._spec import BackgroundWorker, flag_names
@@ -78,6 +79,7 @@ def config_view(worker: BackgroundWorker) -> dict[str, Any]:
         "singleton": worker.singleton,
         "user": worker.user,
         "group": worker.group,
+        **{key: getattr(worker, key) for key in supervision.KEYS},
     }
 
 

@@ -11,6 +11,7 @@ from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import json_option, json_value, library_function, restart_time, seconds, verb
 from bgworker.cli.wait import not_running
+from bgworker.tui.words import is_success
 
 
 @verb(
@@ -71,7 +72,7 @@ def register(invocation: Invocation, as_json: bool, is_waited: bool, timeout: fl
             if result["status"] != "STARTED":
                 # One that has done its work before anybody looked did not fail.
                 last_exit = handle.last_exit()
-                is_good = last_exit is not None and last_exit.code == 0
+                is_good = last_exit is not None and is_success(last_exit.code, last_exit.reason)
                 # A worker can be forgotten in the moment between its end and the reason for it.
                 result["reason"] = result["reason"] or (last_exit.reason if last_exit is not None else "")
     if as_json:

@@ -12,6 +12,7 @@ from bgworker.cli._options import json_option, seconds, verb
 from bgworker.cli.completion import worker_names
 from bgworker.errors import HostError, WorkerNotFound
 from bgworker.tui.health import answers_to
+from bgworker.tui.words import is_success
 
 if TYPE_CHECKING:
     from bgworker._control.client import Client
@@ -33,11 +34,14 @@ def wait(invocation: Invocation, name: str, event: str, timeout: float | None, a
     """Wait until a worker has started, or is over.
 
     With --startup, exit code 0 says that it runs, 1 that it does not. With --shutdown, 0 says
-    that its exit code was 0, and 1 that it failed or was stopped. 3 if the host ends first.
+    that it was done (exit code 0, or one of its success_exit_codes), and 1 that it failed or was
+    stopped. 3 if the host ends first.
     """
     with invocation.connect() as client:
         result = outcome(client, name, event, timeout)
-    is_good = result["status"] == "STARTED" if event == "startup" else (result["last_exit"] or {}).get("code") == 0
+    last_exit = result["last_exit"] or {}
+    is_done = is_success(last_exit.get("code"), str(last_exit.get("reason") or ""))
+    is_good = result["status"] == "STARTED" if event == "startup" else is_done
     if as_json:
         _console.say_json(result)
         return 0 if is_good else 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from bgworker.tui.words import clean, exact_duration, how_it_ended, instant
+from bgworker.tui.words import clean, exact_duration, how_it_ended, instant, is_success
 
 Status = dict[str, Any]
 
@@ -42,13 +42,12 @@ def slots_of(status: Status) -> list[dict[str, Any]]:
 
 
 def is_failure(last_exit: Any) -> bool:
-    """Whether an exit was one that somebody should know of: a code other than 0, or a signal, that nobody asked for."""
-    if not isinstance(last_exit, dict):
+    """Whether an exit was one that somebody should know of: no success, and nobody asked for it."""
+    reason = str(last_exit.get("reason") or "") if isinstance(last_exit, dict) else ""
+    if not isinstance(last_exit, dict) or _AS_ASKED.match(reason) or _ASKED_FOR in reason:
         return False
-    reason = str(last_exit.get("reason") or "")
-    if _AS_ASKED.match(reason) or _ASKED_FOR in reason:
-        return False
-    return last_exit.get("signal") is not None or last_exit.get("code") not in (0, None)
+    code = last_exit.get("code")
+    return last_exit.get("signal") is not None or (code is not None and not is_success(code, reason))
 
 
 def is_unsettled(slot: dict[str, Any], now: float) -> bool:

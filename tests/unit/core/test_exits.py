@@ -56,8 +56,9 @@ def test_outcome() -> None:
         (1 << 8, "", "exit 1"),
         (1 << 8, "connection refused\n", "exit 1: connection refused"),
         (1 << 8, "  \n", "exit 1"),
-        (9, "", "signal 9 (Killed)"),
-        (11, "about to fail.", "signal 11 (Segmentation fault): about to fail"),
+        (2 << 8, "no such table", "crash: exit 2: no such table"),
+        (9, "", "crash: signal 9 (Killed)"),
+        (11, "about to fail.", "crash: signal 11 (Segmentation fault): about to fail"),
     ],
 )
 def test_reason_of_an_exit(status: int, tail: str, reason: str) -> None:

@@ -46,6 +46,14 @@ def test_an_exit_by_signal(exited: Any, make_status: Any) -> None:
     assert event_line(exited, None, None)[9:] == "order-drain (5120) was ended by signal 9 (Killed)"
 
 
+def test_a_crash_and_a_success_with_a_code(exited: Any) -> None:
+    """C31: the line says "crashed" of a crash, and of a success that it was one."""
+    exited["last_exit"] = {"code": None, "signal": 9, "at": exited["at"], "reason": "crash: signal 9 (Killed)"}
+    assert event_line(exited, None, None)[9:] == "order-drain (5120) crashed: signal 9 (Killed)"
+    exited["last_exit"] = {"code": 3, "signal": None, "at": exited["at"], "reason": "exit 3 (success)"}
+    assert event_line(exited, None, None)[9:] == "order-drain (5120) exited with code 3 (success)"
+
+
 def test_a_failed_start(exited: Any) -> None:
     """A failed start is called one."""
     exited["last_exit"]["reason"] = 'failed to start: function "nope" not found'

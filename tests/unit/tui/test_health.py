@@ -115,3 +115,15 @@ def test_worker_that_waits_for_its_phase_is_no_trouble(make_slot: Any, make_exit
     assert health.troubles(make_status(slot), now) == []
     (row,) = model.build(make_status(slot), now).rows
     assert (row.state, row.why) == ("waiting", reason)
+
+
+def test_which_exits_are_successes(make_exit: Any) -> None:
+    """Code 0 of a function that ran and a code that the worker counts as one; a worker's own words make no success."""
+    for code, reason, is_failure in (
+        (0, "exit 0", False),
+        (0, "failed to start: exit 0", True),
+        (3, "exit 3 (success)", False),
+        (3, "crash: exit 3", True),
+        (1, "exit 1: exit 1 (success)", True),
+    ):
+        assert health.is_failure({**make_exit(code=code), "reason": reason}) is is_failure, reason

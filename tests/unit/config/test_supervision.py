@@ -1,0 +1,116 @@
+"""The supervision keys in workers.toml and on the wire: right values as they take effect, wrong ones with what they are told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bgworker._config.load import ConfigurationErrors, parse_configuration
+from bgworker._config.merge import merge_static_workers
+from bgworker._host.status import config_view
+from bgworker._spec import BackgroundWorker, sanity_check, worker_from_dict
+from bgworker._supervision import KEYS
+from bgworker.errors import RegistrationError
+
+OWN = '[[worker]]\nbgw_name = "own"\nbgw_library_name = "shop"\nbgw_function_name = "drain"\n'
+TIMEOUT = "expected a number of seconds above 0, at most 86400"
+
+
+def taken(line: str) -> BackgroundWorker:
+    """Return the worker that a file with this line registers."""
+    merged = merge_static_workers(parse_configuration(OWN + line, "/srv/workers.toml", {}), [], [])
+    assert not merged.rejected
+    return merged.workers[0].worker
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ('restart_on = "always"', "always"),
+        ("restart_backoff = {}", {"factor": 2.0, "ceiling": 300.0, "jitter": 0.1, "healthy_after": 60.0}),
+        ("restart_backoff = { factor = 3, ceiling = 9 }", {"factor": 3.0, "ceiling": 9.0, "jitter": 0.1, "healthy_after": 60.0}),
+        ("success_exit_codes = [143, 3, 3]", (3, 143)),
+        ("essential = true", True),
+        ('stop_signal = "SIGINT"', "INT"),
+        ('stop_signal = "QUIT"', "QUIT"),
+        ("start_timeout = 2.5", 2.5),
+    ],
+)
+def test_as_it_takes_effect(line: str, value: object) -> None:
+    """Each key reaches the registration, in the form that status shows and the wire carries."""
+    worker, key = taken(line), line.split()[0]
+    assert getattr(worker, key) == config_view(worker)[key] == value
+    assert worker_from_dict(worker.to_dict()) == worker
+
+
+def test_defaults_are_the_chapters() -> None:
+    """C29: without these keys a worker is as PostgreSQL's chapter says."""
+    worker = taken("")
+    assert [getattr(worker, key) for key in KEYS] == ["crash", None, (), False, "TERM", None]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('restart_on = "exit"', 'restart_on: expected "crash" or "always", found the string "exit"'),
+        ("restart_on = true", 'restart_on: expected "crash" or "always", found true'),
+        ("restart_backoff = 2", "restart_backoff: expected a table with any of the keys factor, ceiling, jitter, healthy_after"),
+        ("restart_backoff = { faktor = 2 }", "restart_backoff: has no key of that name; its keys are factor, ceiling, jitter"),
+        ("restart_backoff = { factor = 0.5 }", "restart_backoff: factor must be a number from 1 to 100"),
+        ('restart_backoff = { ceiling = "5m" }', "restart_backoff: ceiling must be a number from 1 to 86400"),
+        ("restart_backoff = { jitter = true }", "restart_backoff: jitter must be a number from 0 to 1"),
+        ("restart_backoff = { healthy_after = 0 }", "restart_backoff: healthy_after must be a number from 0.001 to 86400"),
+        ("restart_backoff = { ceiling = 5 }\nbgw_restart_time = 9", "restart_backoff: ceiling is less than bgw_restart_time"),
+        ('restart_backoff = {}\nbgw_restart_time = "BGW_NEVER_RESTART"', "restart_backoff: is for a worker that is restarted"),
+        (
+            'restart_on = "always"\nbgw_restart_time = "BGW_NEVER_RESTART"',
+            "restart_on: asks for a restart that bgw_restart_time rules out",
+        ),
+        ("success_exit_codes = 3", "success_exit_codes: expected an array of exit codes from 0 to 255, found the integer 3"),
+        (
+            "success_exit_codes = [1, 256]",
+            "success_exit_codes: expected an array of exit codes from 0 to 255, found the integer 256",
+        ),
+        ("success_exit_codes = [true]", "success_exit_codes: expected an array of exit codes from 0 to 255, found true as item 1"),
+        ("essential = 1", "essential: expected true or false, found the integer 1"),
+        ('stop_signal = "STOP"', "stop_signal: must be one of TERM, INT, QUIT, HUP, USR1, USR2, WINCH, ABRT, KILL"),
+        ("stop_signal = 15", "stop_signal: expected one of TERM, INT, QUIT, HUP, USR1, USR2, WINCH, ABRT, KILL, found the integer"),
+        ("start_timeout = 0", f"start_timeout: {TIMEOUT}, found the integer 0"),
+    ],
+)
+def test_wrong_values(line: str, problem: str) -> None:
+    """A wrong value is an error of the file, and says what is expected."""
+    with pytest.raises(ConfigurationErrors) as caught:
+        parse_configuration(OWN + line, "/srv/workers.toml", {})
+    (error,) = caught.value.errors
+    assert f'[[worker]] #1 "own" {problem}' in error.message_primary
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("restart_on", ["always"]),
+        ("restart_backoff", {"factor": float("nan")}),
+        ("restart_backoff", []),
+        ("success_exit_codes", "3"),
+        ("success_exit_codes", [-1]),
+        ("essential", "true"),
+        ("stop_signal", None),
+        ("stop_signal", "SIGSIGTERM"),
+        ("start_timeout", 10**400),
+    ],
+)
+def test_wrong_values_on_the_wire(key: str, value: Any) -> None:
+    """A dynamic registration is judged alike, and the refusal names the key."""
+    wire = BackgroundWorker(bgw_name="w", bgw_library_name="l", bgw_function_name="f", bgw_restart_time=1.0).to_dict()
+    with pytest.raises(RegistrationError, match=key):
+        sanity_check(worker_from_dict({**wire, key: value}), is_dynamic=True)
+
+
+def test_dynamic_worker_needs_a_restart_time() -> None:
+    """C29: a dynamic worker is never restarted by default, and the refusal of "always" says so."""
+    worker = BackgroundWorker(bgw_name="w", bgw_library_name="l", bgw_function_name="f", restart_on="always")
+    with pytest.raises(RegistrationError) as caught:
+        sanity_check(worker, is_dynamic=True)
+    assert "the default of a dynamic worker" in caught.value.message_detail
