@@ -52,6 +52,9 @@ class WorkerKeys(TypedDict, total=False):
     essential: bool
     stop_signal: str
     start_timeout: float | None
+    max_age: float | None
+    max_memory: int | str | None
+    watchdog: float | None
 
 
 def background_worker(**keys: Unpack[WorkerKeys]) -> Callable[[_Function], _Function]:

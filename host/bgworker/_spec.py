@@ -111,6 +111,12 @@ class BackgroundWorker:
     stop_signal: str = "TERM"
     #: Seconds until the function must have been found; None means the host's ``start_timeout``.
     start_timeout: float | None = None
+    #: Seconds of running after which the worker gets a new process; a tenth more at random.
+    max_age: float | None = None
+    #: Bytes of memory, or a text such as "200M", beyond which the worker gets a new process.
+    max_memory: int | str | None = None
+    #: Seconds without progress after which the worker is stuck, and stopped. Waiting on the latch is no lack of it.
+    watchdog: float | None = None
 
     @property
     def is_database_worker(self) -> bool:

@@ -8,12 +8,16 @@ here. Imports nothing of ours.
 from __future__ import annotations
 
 import math
+import re
 import signal
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 #: One day, the bound of every timer of a registration.
 _LONGEST: Final = 86_400.0
+#: What a process can address on 64-bit Linux.
+_MOST_BYTES: Final = 1 << 47
+_SIZE: Final = re.compile(r"([0-9]{1,15})\s*([KMG]?)i?B?", re.IGNORECASE)
 #: The values of restart_on; the first is the default, and PostgreSQL's way (C29-C31).
 RESTART_ON: Final = ("crash", "always")
 #: What stop_signal may be; the first is the default. Those that stop, continue or fault a process end nothing in good order.
@@ -100,6 +104,24 @@ def _seconds(value: Any) -> Any:
     return value
 
 
+def _watchdog(value: Any) -> Any:
+    # A worker tells of its progress four times in each span, and a machine under load is late by tenths of a second.
+    if value is not None and not (is_number(value) and 1 <= value <= _LONGEST):
+        raise ValueError("must be seconds from 1 to one day")
+    return value
+
+
+def _bytes(value: Any) -> Any:
+    if value is None:
+        return None
+    count = value
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())) is not None:
+        count = int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()]
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 < count <= _MOST_BYTES:
+        raise ValueError('must be a number of bytes above 0, or a text such as "200M"')
+    return count
+
+
 #: Each supervision key with the function that returns its value as the host keeps it, or raises ValueError with the reason.
 _KEYS: Final[dict[str, Callable[[Any], Any]]] = {
     "restart_on": _restart_on,
@@ -108,6 +130,9 @@ _KEYS: Final[dict[str, Callable[[Any], Any]]] = {
     "essential": _essential,
     "stop_signal": _stop_signal,
     "start_timeout": _seconds,
+    "max_age": _seconds,
+    "max_memory": _bytes,
+    "watchdog": _watchdog,
 }
 KEYS: Final = tuple(_KEYS)
 

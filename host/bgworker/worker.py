@@ -83,6 +83,7 @@ __all__ = [
     "my_bgworker_entry",
     "notifications",
     "process_config_file",
+    "progress",
     "register_dynamic_background_worker",
     "report_activity",
     "reset_latch",
@@ -244,6 +245,18 @@ def report_activity(state: str, text: str = "") -> None:
     runtime = current()
     with Deferred(runtime.interrupts):
         runtime.activity.report(state, text)
+        runtime.watchdog.moves()
+
+
+def progress() -> None:
+    """Say that this worker gets on with its work: one with a ``watchdog`` is stuck if it does nothing of the kind for so long.
+
+    So do ``report_activity()`` and every wait on the latch. Without a watchdog it does nothing; with one it
+    tells the host at most four times in each span. Any thread may call it.
+    """
+    runtime = current()
+    with Deferred(runtime.interrupts):
+        runtime.watchdog.moves()
 
 
 # -- shared memory ---------------------------------------------------------------------------------------------------

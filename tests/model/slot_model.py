@@ -16,6 +16,7 @@ from bgworker._spec import BGW_NEVER_RESTART, BackgroundWorker, BgWorkerStartTim
 SLOTS = 4
 START_TIMEOUT, SHUTDOWN_TIMEOUT = 20.0, 3.0
 TERM, QUIT, KILL = 15, 3, 9
+TRAP = 5
 STOP_SIGNALS = {"TERM": 15, "USR1": 10}
 #: The waits of the crash-loop guard, by the number of quick exits in a row; the last one stays.
 GUARD = [0, 0, 0, 0, 0.1, 0.2, 0.4, 0.8, 1.0]
@@ -37,6 +38,11 @@ class Life:
     announced: bool = False
     started_at: float | None = None
     failed: bool = False
+    #: While it runs: when its watchdog and its max_age are over.
+    stuck_at: float | None = None
+    recycle_at: float | None = None
+    #: The watchdog has ended it.
+    stuck: bool = False
     #: Said that it waits for something outside: no deadline of the start runs any more.
     waits: bool = False
     #: Was asked to go in any way.
@@ -83,6 +89,8 @@ class Registration:
 
     def is_done(self, status: int | None, life: Life) -> bool:
         """Whether a process that nobody told to go ended well."""
+        if life.stuck:
+            return False
         codes = {0, *self.worker.success_exit_codes}
         return life.started_at is not None and status in {code << 8 for code in codes}
 
@@ -161,7 +169,7 @@ class SlotModel:
         r.down_with = life.ended_by
         rule_decides = life.wish is None
         done = rule_decides and r.is_done(status, life)
-        crashed = rule_decides and not done and life.started_at is not None and status != 1 << 8
+        crashed = rule_decides and not done and not life.stuck and life.started_at is not None and status != 1 << 8
         if status is not None:
             self.exited.append((life.pid, not rule_decides, crashed))
         took_down = self.crash(r, life) if crashed else []
@@ -247,6 +255,9 @@ class SlotModel:
         """What a turn does to lives whose deadline has passed."""
         for r in list(self.registrations.values()):
             life = r.life
+            if life is not None and life.started_at is not None and not life.told:
+                self.look_at_running(r, life)
+                continue
             if life is None or life.deadline is None or life.deadline > self.now:
                 continue
             if life.pid is not None:
@@ -256,6 +267,18 @@ class SlotModel:
             else:
                 self.abandoned.append((*r.key, life.attempt))
                 life.told, life.deadline = True, self.now + 5.0
+
+    def look_at_running(self, r: Registration, life: Life) -> None:
+        """What a turn does to a worker that hangs, or is old."""
+        assert life.pid is not None
+        if life.stuck_at is not None and life.stuck_at <= self.now:
+            life.told = life.stuck = True
+            self.signals += [(life.pid, TRAP), (life.pid, STOP_SIGNALS[r.worker.stop_signal])]
+            life.deadline = self.now + (SHUTDOWN_TIMEOUT if r.worker.stop_timeout is None else r.worker.stop_timeout)
+        elif life.recycle_at is not None and life.recycle_at <= self.now:
+            life.recycle_at = None
+            if self.shutdown is None:
+                self.tell(r, "restart")
 
     def due(self) -> list[Registration]:
         """Return who must be launched now."""
@@ -285,6 +308,8 @@ class SlotModel:
         """The worker has its pid and has said that it started."""
         assert life.pid is not None
         life.started_at, life.deadline, life.failed = self.now, None, False
+        life.stuck_at = None if r.worker.watchdog is None else self.now + 1.25 * r.worker.watchdog
+        life.recycle_at = None if r.worker.max_age is None else self.now + r.worker.max_age
         r.ever_started = True
         self.started.append(life.pid)
 

@@ -23,7 +23,7 @@ from bgworker._spec import BGW_NEVER_RESTART, STOP_WHEN, BackgroundWorker, BgWor
 from bgworker._supervision import RESTART_ON
 from bgworker.errors import NoFreeSlot, RegistrationError, SharedMemoryError
 
-from .slot_model import KILL, QUIT, SHUTDOWN_TIMEOUT, SLOTS, START_TIMEOUT, STOP_SIGNALS, TERM, Key, Registration, SlotModel
+from .slot_model import KILL, QUIT, SHUTDOWN_TIMEOUT, SLOTS, START_TIMEOUT, STOP_SIGNALS, TERM, TRAP, Key, Registration, SlotModel
 
 
 def a_worker(
@@ -56,6 +56,8 @@ supervision = st.just({}) | st.fixed_dictionaries(
         "success_exit_codes": st.just((2, 255)),
         "stop_signal": st.just("USR1"),
         "start_timeout": st.sampled_from([0.75, 30.0]),
+        "watchdog": st.just(2.0),
+        "max_age": st.just(3.0),
     },
 )
 workers = st.builds(
@@ -102,7 +104,7 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
             owner = self.processes.get(signal.pid)
             assert owner is not None, "a signal to a process that is gone"
             assert owner[:2] == (signal.slotno, signal.generation), "a signal to another slot's process"
-            assert signal.whole_session is (signal.signum not in STOP_SIGNALS.values())
+            assert signal.whole_session is (signal.signum not in (TRAP, *STOP_SIGNALS.values()))
             if signal.signum == KILL:
                 self.killed.add(signal.pid)
         assert sorted((s.pid, s.signum) for s in of(Signal)) == sorted(self.signals)
@@ -291,6 +293,16 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
         self.check(self.machine.waits(*key, "waits for another", self.now))
 
     @precondition(lambda self: self.processes)
+    @rule(pick=picks, is_idle=st.booleans())
+    def say_moves(self, pick: int, is_idle: bool) -> None:
+        """A worker says that it moves, or waits: it counts for one that runs and has a watchdog."""
+        key = list(self.processes.values())[pick % len(self.processes)]
+        r, life = self.life_of(key)
+        if r is not None and life is not None and life.started_at is not None and not life.told and r.worker.watchdog:
+            life.stuck_at = None if is_idle else self.now + 1.25 * r.worker.watchdog
+        self.check(self.machine.moved(*key, is_idle, self.now))
+
+    @precondition(lambda self: self.processes)
     @rule(pick=picks, name=st.sampled_from("abc"))
     def attach(self, pick: int, name: str) -> None:
         """C31: a worker asks for a segment; only one that runs, and was not told to go, gets it."""
@@ -457,6 +469,8 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
                 assert slot.is_waiting is life.stands_by
                 assert (slot.pid, slot.started_at, slot.restart_at) == (life.pid, life.started_at, None)
                 assert slot.kill_at == life.deadline
+                if slot.state is SlotState.STARTED:
+                    assert (slot.stuck_at, slot.recycle_at) == (life.stuck_at, life.recycle_at)
             assert slot.state is expected
             assert bool(slot.reason) is (slot.state is not SlotState.STARTED), "a reason that is missing, or one too many"
 
@@ -485,6 +499,8 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
     def the_host_is_woken_in_time(self) -> None:
         """No deadline of the model lies before the machine's, so that a host that sleeps until then misses nothing."""
         instants = [r.life.deadline for r in self.registrations.values() if r.life and r.life.deadline is not None]
+        running = [r.life for r in self.registrations.values() if r.life and r.life.started_at is not None and not r.life.told]
+        instants += [at for life in running for at in (life.stuck_at, life.recycle_at) if at is not None]
         instants += [max(r.ready_at, 0) for r in self.registrations.values() if r in self.due()]
         if instants:
             deadline = self.machine.next_deadline()

@@ -321,6 +321,25 @@ class WorkerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Timeout | UnsetType,
         _key("Seconds that the worker may take until its function is found. Default: start_timeout of [host].", _TIMEOUT),
     ] = UNSET
+    max_age: Annotated[
+        Timeout | UnsetType,
+        _key("Seconds of running after which the worker gets a new process; up to a tenth more, at random.", _TIMEOUT),
+    ] = UNSET
+    max_memory: Annotated[
+        Annotated[int, Meta(gt=0, le=MAX_SHARED_MEMORY)] | str | UnsetType,
+        _key(
+            "Bytes of memory beyond which the worker gets a new process; a text may end in K, M or G.",
+            'a number of bytes above 0, or a text such as "200M"',
+        ),
+    ] = UNSET
+    watchdog: Annotated[
+        Timeout | UnsetType,
+        _key(
+            "Seconds without progress after which the worker counts as stuck: it writes where it is to its log, is stopped, "
+            "and restarted by its rules. It makes progress when it reaches its latch, reports its activity, or calls progress().",
+            _TIMEOUT,
+        ),
+    ] = UNSET
     enabled: Annotated[bool, _key("false switches the worker off.", "true or false")] = True
 
     @property

@@ -15,15 +15,18 @@ from bgworker._core import reasons
 from bgworker._core.effects import Abandon, Effect, Forgotten, Launch, Log, Publish, Signal, Started
 from bgworker._core.exits import Exit
 from bgworker._core.record import Slot
-from bgworker._core.states import SIGKILL, SIGQUIT, SIGTERM, Intent, SlotState
+from bgworker._core.states import SIGKILL, SIGQUIT, SIGTERM, SIGTRAP, Intent, SlotState
 from bgworker._core.table import Action
 
-__all__ = ["ACTIONS", "QUIT_TIMEOUT", "Facts", "who"]
+__all__ = ["ACTIONS", "QUIT_TIMEOUT", "WATCHDOG_SLACK", "Facts", "who"]
 
 #: From SIGQUIT to SIGKILL (C31; PostgreSQL's SIGKILL_CHILDREN_AFTER_SECS in postmaster.c).
 QUIT_TIMEOUT: Final = 5.0
 #: How long a birth that was called off may stay unanswered before the slot stops waiting for it.
 ANSWER_TIMEOUT: Final = 5.0
+#: A worker tells of its progress at most four times in each span of its watchdog, so what the host has heard may be that much
+#: older than what was.
+WATCHDOG_SLACK: Final = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Facts:
     failures: int = 0
     #: The registration ends in a failure.
     has_failed: bool = False
+    #: When the life that begins is over; 0 for never.
+    recycle_at: float = 0.0
 
 
 def who(slot: Slot) -> str:
@@ -89,6 +94,9 @@ def note_started(slot: Slot, facts: Facts) -> list[Effect]:
     slot.kill_at = None
     slot.failure = ""
     slot.reason = ""
+    watchdog = slot.registration.watchdog
+    slot.stuck_at = None if watchdog is None else facts.now + watchdog * WATCHDOG_SLACK
+    slot.recycle_at = None if facts.recycle_at <= 0 else facts.recycle_at
     return [Publish(slot.slotno), Started(slot.slotno, slot.generation, slot.pid)]
 
 
@@ -114,6 +122,21 @@ def terminate(slot: Slot, facts: Facts) -> list[Effect]:
     # Before its function is called nothing has prepared for another signal, and the runtime itself listens for this one.
     signum = SIGTERM if slot.started_at is None else slot.registration.stop_signum
     return _begin_to_go(slot, facts, signum, whole_session=False)
+
+
+def give_up(slot: Slot, facts: Facts) -> list[Effect]:
+    """It hangs: it is to write where, then goes as on a wish. Nobody wished it, so its restart rules say what follows."""
+    assert slot.pid is not None, "a worker that runs has a pid"
+    slot.failure = slot.cause = facts.cause
+    log = Log(
+        "WARNING",
+        f"{who(slot)} is {facts.cause}",
+        "It was told to write where in Python it is to its log, and to go.",
+        "A worker moves when it reaches its latch, reports its activity or calls progress(); raise watchdog if it may work longer.",
+    )
+    dump = Signal(slot.slotno, slot.generation, slot.pid, SIGTRAP, False)
+    published, ask = _begin_to_go(slot, facts, slot.registration.stop_signum, whole_session=False)
+    return [published, log, dump, ask]
 
 
 def quit_(slot: Slot, facts: Facts) -> list[Effect]:
@@ -226,6 +249,7 @@ ACTIONS: Final[dict[Action, Callable[[Slot, Facts], list[Effect]]]] = {
     Action.AWAIT_START: await_start,
     Action.BRING_FORWARD: bring_forward,
     Action.FORGET: forget,
+    Action.GIVE_UP: give_up,
     Action.KILL: kill,
     Action.LAUNCH: launch,
     Action.NOTE_FAILURE: note_failure,

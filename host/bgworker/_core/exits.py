@@ -53,7 +53,7 @@ class Exit:
     #: Monotonic time at which the host learned of it.
     at: float
     #: ``exit 1: last line``, ``crash: signal 9 (Killed)``, ``exit 0``, ``exit 3 (success)``, ``failed to start: ...``,
-    #: or ``exit 1, as asked: who``.
+    #: ``stuck: ...``, or ``exit 1, as asked: who``.
     reason: str
     #: C31 applies: the function was running, nobody asked for the exit, and it was neither code 0 nor 1.
     is_crash: bool
@@ -111,7 +111,7 @@ def read_exit(
         waitstatus: From wait(2), undecoded.
         now: Monotonic.
         tail: Its last line on stderr, or empty.
-        failure: What is already known of a start that failed (``failed to start: ...``), or empty.
+        failure: What is already known of a start that failed or of a worker that hangs, or empty.
         has_started: Whether this life said that it started.
         was_requested: Whether the host asked this process to go.
         asked: Who asked, where somebody did: the cause of such an end, whatever the process says of it.
@@ -119,7 +119,7 @@ def read_exit(
     """
     code, signal = decode(waitstatus)
     reason = outcome(code, signal)
-    is_success = has_started and (code == 0 or code in success_codes)
+    is_success = has_started and not failure and (code == 0 or code in success_codes)
     if was_requested and asked:
         # Between the outcome and foreign text stands a colon, so nothing that a worker prints can read like this.
         reason += f"{AS_ASKED}{clean(asked)}"
@@ -130,7 +130,8 @@ def read_exit(
         reason += f": {clean(tail)}"
     # An end before the start is a failed start, however violent: it waits its restart time, and since
     # no function of the worker has run, nothing that workers share can be damaged.
-    is_crash = has_started and not was_requested and not is_success and code != 1
+    # Neither is the end of a worker that hung: the host told it to go, and how it then went says nothing.
+    is_crash = has_started and not failure and not was_requested and not is_success and code != 1
     is_failed_start = not has_started and not was_requested
     # The three ends are told apart by their first words, wherever the reason is shown.
     if failure:

@@ -94,6 +94,26 @@ def scope(crash_scope: str, names: str, segments: Sequence[str]) -> str:
     return f"{why}. They are {names}; those that restart start again when all of them are gone."
 
 
+def stuck(watchdog: float) -> str:
+    """Return the cause of the end of a worker that hung."""
+    return f"stuck: no progress for {seconds(watchdog)}"
+
+
+def too_old(max_age: float) -> str:
+    """Return the cause of a restart by max_age."""
+    return f"recycled: it has run for its max_age, {seconds(max_age)}"
+
+
+def too_big(used: int, max_memory: int) -> str:
+    """Return the cause of a restart by max_memory."""
+    return f"recycled: it uses {megabytes(used)} of memory, and its max_memory is {megabytes(max_memory)}"
+
+
+def megabytes(count: int) -> str:
+    """Return bytes as people write them: ``200M``, ``1.5M``."""
+    return f"{round(count / (1 << 20), 1):g}M"
+
+
 def did_not_start(timeout: float) -> str:
     """Return why a launch was given up."""
     return failed_to_start(f"it did not start within {seconds(timeout)}")
@@ -131,8 +151,9 @@ def leaving(slot: Slot) -> str:
 def _then(slot: Slot) -> str:
     if slot.intent is Intent.RESTART:
         return ", then starts again"
-    # Without an intent this is a start that was given up, and its restart rule decides.
-    return ", then counts as a failed start" if slot.intent is None else ""
+    # Without an intent this is a start that was given up, or a worker that hung, and its restart rule decides.
+    given_up = ", then counts as a failed start" if slot.started_at is None else ", then counts as a failure"
+    return given_up if slot.intent is None else ""
 
 
 def reinitialised(name: str, ended: str) -> str:

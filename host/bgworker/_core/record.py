@@ -50,6 +50,10 @@ class Slot:
     #: None in WAITING_RESTART: the time is over, only the phase is waited for.
     restart_at: float | None = None
     kill_at: float | None = None
+    #: In STARTED: when it is stuck if it says nothing until then; None without a watchdog, and while it waits on its latch.
+    stuck_at: float | None = None
+    #: In STARTED: when its max_age is reached.
+    recycle_at: float | None = None
     has_started_once: bool = False
     last_exit: Exit | None = None
     #: What follows the exit that the host asked for; None = nobody asked.
@@ -66,7 +70,7 @@ class Slot:
     grace: float = 0.0
     #: When the current life was launched.
     launched_at: float = 0.0
-    #: ``failed to start: ...``, once that is known of the current life.
+    #: ``failed to start: ...`` or ``stuck: ...``, once that is known of the current life.
     failure: str = ""
     #: The worker's "started" overtook the loader's "born"; it counts from born on.
     has_announced_start: bool = False
@@ -108,6 +112,7 @@ class Slot:
     def end_life(self, last_exit: Exit | None) -> None:
         """Drop everything that belonged to one process; ``last_exit`` None keeps the older one."""
         self.pid = self.started_at = self.kill_at = self.intent = None
+        self.stuck_at = self.recycle_at = None
         self.failure = ""
         self.has_announced_start = False
         self.segments = frozenset()

@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from bgworker._core import reasons
-from bgworker._core.actions import ACTIONS, ANSWER_TIMEOUT, QUIT_TIMEOUT, Facts, who
+from bgworker._core.actions import ACTIONS, ANSWER_TIMEOUT, QUIT_TIMEOUT, WATCHDOG_SLACK, Facts, who
 from bgworker._core.effects import Effect, Exited, Level, Log, Publish, Reinitialise, Signal
 from bgworker._core.exits import Exit, clean, ended_text, outcome, read_exit
 from bgworker._core.record import Slot
@@ -51,6 +51,8 @@ __all__ = ["MAX_LAUNCHES_PER_TICK", "Exit", "Slot", "SlotMachine"]
 
 #: So that a turn of the host's loop stays short (MAX_BGWORKERS_TO_LAUNCH in postmaster.c).
 MAX_LAUNCHES_PER_TICK: Final = 100
+#: A max_age is made longer by at most this part of it, at random.
+RECYCLE_JITTER: Final = 0.1
 #: How many types the refusal of a registration names as holders of the slots.
 NAMED_HOLDERS: Final = 5
 #: Longest sentence of a worker that waits: it names itself, a host and an instant.
@@ -147,7 +149,7 @@ class SlotMachine:
             return _kill_stray(self.slots, Signal(slotno, generation, pid, SIGKILL, whole_session=True))
         effects = self._fire(slot, Event.BORN, Facts(now, pid=pid))
         if slot.has_announced_start:
-            effects += self._fire(slot, Event.STARTED, Facts(now))
+            effects += self._fire(slot, Event.STARTED, self._starts(slot, now))
         return effects
 
     def birth_failed(self, slotno: int, generation: int, attempt: int, error: str, now: float) -> list[Effect]:
@@ -170,7 +172,15 @@ class SlotMachine:
             # A clone can speak before the loader has told its pid, and STARTED means that the pid is known.
             slot.has_announced_start = True
             return []
-        return self._fire(slot, Event.STARTED, Facts(now))
+        return self._fire(slot, Event.STARTED, self._starts(slot, now))
+
+    def moved(self, slotno: int, generation: int, attempt: int, is_idle: bool, now: float) -> list[Effect]:
+        """Note that a worker with a watchdog moves, or begins to wait on its latch for as long as it takes."""
+        slot = self._find(slotno, generation, attempt)
+        if slot is not None and slot.state is SlotState.STARTED and slot.registration.watchdog is not None:
+            self._changed(now)
+            slot.stuck_at = None if is_idle else now + slot.registration.watchdog * WATCHDOG_SLACK
+        return []
 
     def waits(self, slotno: int, generation: int, attempt: int, reason: str, now: float) -> list[Effect]:
         """Note what a singleton worker waits for before it starts; it may say so again, in other words.
@@ -353,6 +363,8 @@ class SlotMachine:
         for slot in self.slots:
             if slot.kill_at is not None and slot.kill_at <= now:
                 effects += self._overdue(slot, now)
+            elif slot.state is SlotState.STARTED:
+                effects += self._look_at_running(slot, now)
         launches = 0
         # After the deadlines: one that gives up a birth may end the wait of others.
         going = self._going()
@@ -382,6 +394,8 @@ class SlotMachine:
         return self._deadline
 
     def _deadline_of(self, slot: Slot) -> float | None:
+        if slot.state is SlotState.STARTED:
+            return min((at for at in (slot.stuck_at, slot.recycle_at) if at is not None), default=None)
         if slot.state not in WAITS_FOR_START:
             return slot.kill_at
         if slot.restart_at is not None:
@@ -489,6 +503,33 @@ class SlotMachine:
         needed = NEEDED_PHASE[(slot.replacement or slot.registration).bgw_start_time]
         awaited = reasons.waits_for_phase(needed, self.phase, self._phase_detail) if self.phase < needed else ""
         return after_exit(slot, end, now, is_shutting_down=self.shutdown is not None, awaited=awaited, draw=self._draw)
+
+    def _starts(self, slot: Slot, now: float) -> Facts:
+        max_age = slot.registration.max_age
+        # Workers that started together are not to be away together.
+        return Facts(now) if max_age is None else Facts(now, recycle_at=now + max_age * (1 + RECYCLE_JITTER * self._draw()))
+
+    def _look_at_running(self, slot: Slot, now: float) -> list[Effect]:
+        """Act on the deadlines that a running worker has asked for."""
+        worker = slot.registration
+        if slot.stuck_at is not None and slot.stuck_at <= now:
+            timeout = self._shutdown_timeout if worker.stop_timeout is None else worker.stop_timeout
+            return self._fire(slot, Event.STUCK, Facts(now, cause=reasons.stuck(worker.watchdog or 0.0), timeout=timeout))
+        if slot.recycle_at is not None and slot.recycle_at <= now:
+            return self.recycle(slot.slotno, slot.generation, reasons.too_old(worker.max_age or 0.0), now)
+        return []
+
+    def recycle(self, slotno: int, generation: int, cause: str, now: float) -> list[Effect]:
+        """Give a running worker a new process, as a restart does; a host that shuts down does not begin one."""
+        slot = self._find(slotno, generation)
+        if slot is None or slot.state is not SlotState.STARTED:
+            return []
+        slot.recycle_at = None
+        if self.shutdown is not None:
+            self._changed(now)
+            return []
+        log = Log("LOG", f"{who(slot)} is {cause}")
+        return [*self._fire(slot, Event.RESTART, self._wish(slot, Intent.RESTART, cause, now)), log]
 
     def _start_timeout_of(self, slot: Slot) -> float:
         own = slot.registration.start_timeout

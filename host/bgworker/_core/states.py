@@ -17,6 +17,7 @@ __all__ = [
     "SIGKILL",
     "SIGQUIT",
     "SIGTERM",
+    "SIGTRAP",
     "WAITS_FOR_START",
     "Intent",
     "Origin",
@@ -104,7 +105,9 @@ class ShutdownMode(IntEnum):
 
 
 # The signals that the machine decides on. Numbers, because this room imports no signal module;
-# these three are the same on every POSIX system.
+# these are the same on every POSIX system.
 SIGQUIT: Final = 3
+#: Has a worker with a watchdog write where in Python it is; lower than SIGTERM, so that it is delivered before it.
+SIGTRAP: Final = 5
 SIGKILL: Final = 9
 SIGTERM: Final = 15

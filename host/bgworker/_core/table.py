@@ -21,7 +21,8 @@ Rule 3. A wish for a slot that has no process is granted on the spot: terminate 
 
 Rule 4. One deadline at a time. In LAUNCHING it is the start timeout, which WAITS takes away, in
     TERMINATING the next step of the kill ladder; OVERDUE means that it passed. After SIGKILL there is no further
-    step and no deadline: only the kernel can end the wait.
+    step and no deadline: only the kernel can end the wait. A STARTED worker has deadlines only if it
+    asked for them: its watchdog, whose end is STUCK, and its max_age, whose end is a RESTART.
 
 Rule 5. STARTED, START_FAILED, WAITS and BORN come from processes that plugin code runs in. They may
     come late, twice or not at all; each cell says so by a rejection, and none may harm the
@@ -76,6 +77,8 @@ class Event(Enum):
     QUIT = "quit"
     #: Another worker of the same crash scope crashed (C31).
     REINITIALISE = "reinitialise"
+    #: Its watchdog has heard nothing for too long.
+    STUCK = "stuck"
 
 
 class Action(Enum):
@@ -84,6 +87,7 @@ class Action(Enum):
     AWAIT_START = "await_start"
     BRING_FORWARD = "bring_forward"
     FORGET = "forget"
+    GIVE_UP = "give_up"
     KILL = "kill"
     LAUNCH = "launch"
     NOTE_FAILURE = "note_failure"
@@ -114,7 +118,7 @@ class Rejection(Enum):
     SECOND_PROCESS = "it has, or may have, a process"
     #: Impossible: only waiting slots are found due.
     NOTHING_TO_LAUNCH = "there is nothing to launch"
-    #: Impossible: the state has no deadline.
+    #: Impossible: the state has no such deadline.
     NO_DEADLINE = "it has no deadline"
 
     @property
@@ -157,6 +161,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.STOP: R.NO_WORKER,
         E.QUIT: R.NO_WORKER,
         E.REINITIALISE: R.NO_WORKER,
+        E.STUCK: R.NO_DEADLINE,
     },
     S.NOT_YET_STARTED: {
         E.REGISTER: R.SLOT_TAKEN,
@@ -174,6 +179,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.STOP: Step(S.FREE, A.FORGET),
         E.QUIT: Step(S.FREE, A.FORGET),
         E.REINITIALISE: R.NO_PROCESS,
+        E.STUCK: R.NO_DEADLINE,
     },
     S.LAUNCHING: {
         E.REGISTER: R.SLOT_TAKEN,
@@ -191,6 +197,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.STOP: Step(S.TERMINATING, A.TERMINATE),
         E.QUIT: Step(S.TERMINATING, A.QUIT),
         E.REINITIALISE: Step(S.TERMINATING, A.QUIT),
+        E.STUCK: R.NO_DEADLINE,
     },
     S.STARTED: {
         E.REGISTER: R.SLOT_TAKEN,
@@ -208,6 +215,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.STOP: Step(S.TERMINATING, A.TERMINATE),
         E.QUIT: Step(S.TERMINATING, A.QUIT),
         E.REINITIALISE: Step(S.TERMINATING, A.QUIT),
+        E.STUCK: Step(S.TERMINATING, A.GIVE_UP),
     },
     S.WAITING_RESTART: {
         E.REGISTER: R.SLOT_TAKEN,
@@ -225,6 +233,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.STOP: Step(S.FREE, A.FORGET),
         E.QUIT: Step(S.FREE, A.FORGET),
         E.REINITIALISE: R.NO_PROCESS,
+        E.STUCK: R.NO_DEADLINE,
     },
     S.TERMINATING: {
         E.REGISTER: R.SLOT_TAKEN,
@@ -243,6 +252,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.STOP: Step(S.TERMINATING, A.NOTE_INTENT),
         E.QUIT: Step(S.TERMINATING, A.QUIT),
         E.REINITIALISE: Step(S.TERMINATING, A.QUIT),
+        E.STUCK: R.NO_DEADLINE,
     },
 }
 

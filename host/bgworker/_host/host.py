@@ -35,6 +35,7 @@ from bgworker._host.data_directory import HostLocks, make_run_directory
 from bgworker._host.database import DatabaseWatch
 from bgworker._host.helper_process import HelperProcess
 from bgworker._host.loaders import Loaders
+from bgworker._host.memory import MemoryWatch
 from bgworker._host.news import News
 from bgworker._host.notify_events import NotifyEvents
 from bgworker._host.output import Output
@@ -155,6 +156,7 @@ class Host:
         )
         self.births = Births(self.loop, self._loaders.send, self._worker_born, self._birth_failed, self._worker_says)
         self._notify_events = NotifyEvents(self.callers)
+        self._memory = MemoryWatch(self.machine.slots)
         self._wake_ups = WakeUps(self.machine.slots, self.births.by_pid)
         self.database: DatabaseWatch | None = None
         if configuration.database is not None:
@@ -294,6 +296,8 @@ class Host:
             self._reap()
             now = time.monotonic()
             self.apply(self.machine.tick(now))
+            for slotno, generation, why in self._memory.too_big(now):
+                self.apply(self.machine.recycle(slotno, generation, why, now))
             self.waits.expire(now)
             self._ensure_helpers(now)
             self._finish_shutdown(now)
@@ -309,6 +313,7 @@ class Host:
             self._stop_helpers_by,
             self.output.collector.next_deadline(),
             self._service.next_deadline(),
+            self._memory.next_deadline(),
             self._server.next_deadline(),
             0.0 if self._may_have_more_exits or self._strays.is_looking else None,
             self.database.next_deadline() if self.database is not None else None,
@@ -455,6 +460,7 @@ class Host:
                 case fx.Publish(slotno):
                     self._publish(self.machine.slots[slotno])
                 case fx.Started():
+                    self._memory.started(self.machine.slots[effect.slotno], time.monotonic())
                     self._news.started(effect)
                 case fx.Exited():
                     self.crash_count += effect.exit.is_crash
@@ -581,6 +587,8 @@ class Host:
         elif kind == "waiting":
             reason = printable(str(message.get("reason") or "waits, and does not say for what"))
             self.apply(self.machine.waits(*process.life, reason, now))
+        elif kind in ("moving", "idle"):
+            self.apply(self.machine.moved(*process.life, kind == "idle", now))
         elif kind == "exiting":
             process.last_words = str(message.get("error", ""))
         elif kind == "connected":

@@ -65,9 +65,11 @@ class AsyncPart:
             self._loop.add_reader(runtime.lifeline_fd, self._on_host_death)
         if (fd := runtime.channel.fileno()) >= 0:
             self._loop.add_reader(fd, self._on_channel, fd)
+        runtime.watchdog.beat(self._loop)
 
     def stop(self) -> None:
         """Watch them no longer."""
+        self.runtime.watchdog.stop_beating()
         if self.runtime.async_connection is not None:
             self.runtime.async_connection.stop_watching()
         for fd in (self.runtime.latch.read_fd, self.runtime.lifeline_fd, self.runtime.channel.fileno()):

@@ -200,6 +200,13 @@ class Channel:
             while self._unsent and self._loss is None:
                 self._poll(None, None)
 
+    def notice(self, message: Message) -> None:
+        """Send a notice that the host can do without: dropped while the host takes nothing. Does not block."""
+        with self._lock:
+            if not self._unsent:
+                self._unsent += encode(message)
+                self.flush()
+
     def flush(self) -> bool:
         """Send what the socket takes now; return whether something is left."""
         with self._lock:

@@ -99,6 +99,7 @@ def _start(this: Runtime, function: Callable[[Any], Any]) -> None:
             singleton.take_lock(this)
         except HostError as error:
             _fail_to_start(this, error)
+    this.watchdog.start()
     version = versions.version_of(this.worker.bgw_library_name, this.plugins)
     this.channel.send({"type": "started"} if version is None else {"type": "started", "library": list(version)})
     body(this, function)

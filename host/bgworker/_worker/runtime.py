@@ -21,6 +21,7 @@ from bgworker._worker.latch import Latch
 from bgworker._worker.log import say
 from bgworker._worker.refusals import UsageError
 from bgworker._worker.settings import Settings
+from bgworker._worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from bgworker._plugins.manager import PluginHost
@@ -77,6 +78,8 @@ class Runtime:
     channel: Channel
     activity: Activity
     settings: Settings
+    #: Tells the host that the worker moves, if it has a watchdog.
+    watchdog: Watchdog = field(init=False)
     #: Shows end of file when the host has died; -1 for a worker without a host.
     lifeline_fd: int
     database: DatabaseFacts | None
@@ -95,6 +98,9 @@ class Runtime:
     async_part: AsyncPart | None = None
     #: The shared memory that this process is attached to, by name.
     segments: dict[str, Segment] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.watchdog = Watchdog(self.channel, self.worker.watchdog)
 
     def exit_on_host_death(self) -> NoReturn:
         """Leave at once: nothing of the worker may outlive its host (C24). No exit callbacks, as proc_exit in PostgreSQL's."""

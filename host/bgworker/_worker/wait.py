@@ -89,11 +89,13 @@ def wait_latch(runtime: Runtime, timeout: float | None, events: int | None, sock
     try:
         refuse_in_transaction(runtime, "wait_latch()")
         runtime.latch.arm()
+        runtime.watchdog.moves()
         runtime.activity.wait_event(wait_event)
         try:
             found = _Wait(runtime, wanted, socket).run(deadline_of(wanted, timeout))
         finally:
             runtime.activity.wait_event("")
+            runtime.watchdog.wait_ends()
     finally:
         interrupts.deferred -= 1
     interrupts.check()
@@ -127,14 +129,18 @@ class _Wait:
 
     def run(self, deadline: float | None) -> int:
         """Sleep until something wanted has happened."""
-        latch = self._runtime.latch
+        latch, watchdog = self._runtime.latch, self._runtime.watchdog
         while True:
             self._runtime.interrupts.check()
             found = WL_LATCH_SET if latch.is_set and self._events & WL_LATCH_SET else 0
             remaining = 0.0 if found else None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            until_idle = watchdog.until_idle()
+            if until_idle is not None:
+                remaining = until_idle if remaining is None else min(remaining, until_idle)
             # A set latch still looks at the rest: a worker that is always busy must notice the host's death.
             for fd, bits in self._poller.poll(None if remaining is None else min(remaining, LONGEST_POLL) * 1000):
                 found |= self._ready(fd, bits)
+            watchdog.waits()
             if latch.is_set and self._events & WL_LATCH_SET:
                 found |= WL_LATCH_SET
             if found:

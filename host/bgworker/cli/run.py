@@ -27,7 +27,7 @@ def run(invocation: Invocation, tui: bool, log_to: str | None, tied_to: int | No
     """Run the host in the foreground, until it is told to stop.
 
     SIGTERM and SIGINT (Ctrl-C) stop it fast, a second one immediately; SIGHUP makes it read
-    workers.toml again. A stop that was asked for is exit code 0.
+    workers.toml again. A stop that was asked for is exit code 0; 7 says that an essential worker failed.
     """
     if not tui:
         return run_foreground(invocation, log_to, tied_to)

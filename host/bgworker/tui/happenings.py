@@ -46,6 +46,8 @@ def _ended(event: dict[str, Any], before: Status | None, started_at: Any) -> str
         head = f"was ended by {head}"
     elif head == "crash":
         head = "crashed"
+    elif head == "stuck":
+        head = "was stuck"
     began, ended = instant(started_at or _slot(event, before).get("started_at")), instant(event.get("at"))
     if began is not None and ended is not None and "start" not in head:
         head += f" after {exact_duration(ended - began)}"

@@ -74,12 +74,12 @@ def clean(value: Any) -> str:
 
 
 #: How a reason starts that already says how the process ended.
-_SAID: Final = ("exit ", "signal ", "crash: ", "failed to start")
+_SAID: Final = ("exit ", "signal ", "crash: ", "stuck: ", "failed to start")
 
 
 def is_success(code: Any, reason: str) -> bool:
     """Whether an exit counts as a success: code 0 of a function that ran, or one of the worker's success_exit_codes."""
-    return (code == 0 and not reason.startswith("failed to start")) or reason == f"exit {code} (success)"
+    return (code == 0 and not reason.startswith(("failed to start", "stuck: "))) or reason == f"exit {code} (success)"
 
 
 def how_it_ended(last_exit: Any) -> str:

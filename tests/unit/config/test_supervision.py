@@ -35,6 +35,11 @@ def taken(line: str) -> BackgroundWorker:
         ('stop_signal = "SIGINT"', "INT"),
         ('stop_signal = "QUIT"', "QUIT"),
         ("start_timeout = 2.5", 2.5),
+        ("max_age = 86400", 86_400.0),
+        ('max_memory = "200M"', 200 << 20),
+        ('max_memory = "1 GiB"', 1 << 30),
+        ("max_memory = 1000000", 1_000_000),
+        ("watchdog = 30", 30.0),
     ],
 )
 def test_as_it_takes_effect(line: str, value: object) -> None:
@@ -47,7 +52,7 @@ def test_as_it_takes_effect(line: str, value: object) -> None:
 def test_defaults_are_the_chapters() -> None:
     """C29: without these keys a worker is as PostgreSQL's chapter says."""
     worker = taken("")
-    assert [getattr(worker, key) for key in KEYS] == ["crash", None, (), False, "TERM", None]
+    assert [getattr(worker, key) for key in KEYS] == ["crash", None, (), False, "TERM", None, None, None, None]
 
 
 @pytest.mark.parametrize(
@@ -77,6 +82,11 @@ def test_defaults_are_the_chapters() -> None:
         ('stop_signal = "STOP"', "stop_signal: must be one of TERM, INT, QUIT, HUP, USR1, USR2, WINCH, ABRT, KILL"),
         ("stop_signal = 15", "stop_signal: expected one of TERM, INT, QUIT, HUP, USR1, USR2, WINCH, ABRT, KILL, found the integer"),
         ("start_timeout = 0", f"start_timeout: {TIMEOUT}, found the integer 0"),
+        ("max_age = -1", f"max_age: {TIMEOUT}, found the integer -1"),
+        ('max_memory = "much"', 'max_memory: must be a number of bytes above 0, or a text such as "200M"'),
+        ("max_memory = 0", 'max_memory: expected a number of bytes above 0, or a text such as "200M", found the integer 0'),
+        ("watchdog = 0.5", "watchdog: must be seconds from 1 to one day"),
+        ('watchdog = "30"', f'watchdog: {TIMEOUT}, found the string "30"'),
     ],
 )
 def test_wrong_values(line: str, problem: str) -> None:

@@ -1,0 +1,48 @@
+"""_host/memory.py: who uses more than its max_memory, and when that is looked at."""
+
+from __future__ import annotations
+
+import os
+
+from bgworker._core.slots import Slot
+from bgworker._core.states import SlotState
+from bgworker._host.memory import LOOK_INTERVAL, MemoryWatch, resident
+from bgworker._spec import BackgroundWorker
+
+
+def a_slot(max_memory: int | None, pid: int | None = None) -> Slot:
+    worker = BackgroundWorker(bgw_name="w", max_memory=max_memory)
+    return Slot(0, 1, SlotState.STARTED, worker, pid=os.getpid() if pid is None else pid)
+
+
+def test_nothing_is_looked_at_without_the_key() -> None:
+    """Nothing polls: there is no timer until a worker that has the key runs, and none after its end."""
+    slot, watched = a_slot(None), a_slot(1 << 40)
+    watch = MemoryWatch([slot, watched])
+    watch.started(slot, 0.0)
+    assert watch.next_deadline() is None
+    watch.started(watched, 0.0)
+    assert watch.next_deadline() == LOOK_INTERVAL
+    assert watch.too_big(LOOK_INTERVAL) == []
+    assert watch.next_deadline() == 2 * LOOK_INTERVAL
+    watched.state = SlotState.WAITING_RESTART
+    assert watch.too_big(2 * LOOK_INTERVAL) == []
+    assert watch.next_deadline() is None
+
+
+def test_who_uses_too_much_is_named_with_figures() -> None:
+    """The reason has what it uses and what it may; one without the key may use anything."""
+    big, free = a_slot(1 << 20), a_slot(None)
+    watch = MemoryWatch([big, free])
+    watch.started(big, 0.0)
+    assert watch.too_big(1.0) == []
+    ((slotno, generation, why),) = watch.too_big(LOOK_INTERVAL)
+    assert (slotno, generation) == (0, 1)
+    assert why.startswith("recycled: it uses ")
+    assert why.endswith("M of memory, and its max_memory is 1M")
+
+
+def test_process_that_has_gone_uses_nothing() -> None:
+    """A pid that names nobody is no error: the exit is on its way."""
+    assert resident(2**22 + 1) == 0
+    assert resident(os.getpid()) > 1 << 20
