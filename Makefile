@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 PROJECTS := pyproject.toml plugins/worker_spi/pyproject.toml plugins/notify_demo/pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-again test-slow soak bench-quick check fix build clean
+.PHONY: help setup run test test-again test-slow soak bench bench-quick check fix build clean
 
 help: ## what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,8 +41,11 @@ test-slow: $(STAMP) ## the rest: cases that need minutes or privileges
 soak: $(STAMP) ## random faults against a running host: make soak MINUTES=30 SEED=1
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED))
 
-bench-quick: $(STAMP) ## what bgworker adds to psycopg, measured for some seconds; see docs/performance.md
-	@$(BIN)/python -m benchmarks.notify --quick
+bench: $(STAMP) ## bgworker beside every peer that is installed, in under ten minutes; see docs/performance.md
+	@$(BIN)/python -m benchmarks
+
+bench-quick: $(STAMP) ## what says most, without peers, in a minute
+	@$(BIN)/python -m benchmarks --quick
 
 check: $(STAMP) ## ruff format and lint, mypy strict
 	@$(BIN)/ruff format --check .

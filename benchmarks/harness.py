@@ -118,23 +118,30 @@ def embedded_host(configuration: str) -> Iterator[RunningHost]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def machine(url: str) -> dict[str, Any]:
-    """Return what the figures depend on."""
+def machine_facts() -> dict[str, Any]:
+    """Return what all figures depend on."""
     names = [
         line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
     ]
+    return {
+        "processor": names[0] if names else platform.machine(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def machine(url: str) -> dict[str, Any]:
+    """Return what the figures depend on, the server included."""
     with psycopg.connect(url) as connection:
         row = connection.execute("SELECT current_setting('server_version'), current_setting('fsync')").fetchone()
     assert row is not None
     return {
-        "processor": names[0] if names else platform.machine(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
+        **machine_facts(),
         "postgresql": row[0].split()[0],
         "fsync": row[1],
         "psycopg": f"{psycopg.__version__} ({psycopg.pq.__impl__})",
-        "load": round(os.getloadavg()[0], 1),
     }
 
 

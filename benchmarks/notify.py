@@ -16,8 +16,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from benchmarks.figures import Figure
 from benchmarks.harness import DEADLINE, ROOT, Peer, Result, Switchboard, embedded_host, latencies, machine, rates, report
 from benchmarks.notify_peers import arrivals, listener
+from benchmarks.run import Run
 
 _CONFIGURATION: Final = """
 [host]
@@ -38,6 +40,7 @@ bgw_function_name = "worker_receiver"
 bgw_main_arg = "{directory}/peers"
 wake_on = ["worker_channel"]
 """
+TITLE: Final = "NOTIFY"
 #: Between two notifications when a delay is measured: everything has gone to sleep by then.
 _PAUSE: Final = 0.002
 
@@ -129,13 +132,8 @@ def plain_processes(path: str, url: str) -> Iterator[None]:
             process.wait(DEADLINE)
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    arguments = parser.parse_args()
-    count, rounds = (100, 8) if arguments.quick else (150, 40)
+def compare(count: int, rounds: int) -> tuple[dict[str, Any], list[Result]]:
+    """Measure with so many notifications in a round; return what the figures depend on, and the figures."""
     with embedded_host(_CONFIGURATION) as host:
         path = str(host.directory / "peers")
         board = Switchboard(path)
@@ -155,7 +153,27 @@ def main() -> None:
                 bench.heard_by("worker receiver", "worker_channel"),
                 bench.heard_by("plain receiver", "plain_channel"),
             )
-        print(report(machine(url), results, as_json=arguments.json))  # noqa: T201 - the command's output
+        return machine(url), results
+
+
+def measure(run: Run) -> list[Figure]:
+    """Measure as one question of a whole run."""
+    _machine, results = compare(100, 4 if run.quick else 12)
+    figures = []
+    for each in results:
+        for way, median, p99 in (("bgworker", each.ours, each.ours_p99), ("psycopg", each.psycopg, each.psycopg_p99)):
+            figures.append(Figure(each.name, each.unit, way, median, median, median, 1, p99))
+    return figures
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args()
+    facts, results = compare(*((100, 8) if arguments.quick else (150, 40)))
+    print(report(facts, results, as_json=arguments.json))  # noqa: T201 - the command's output
 
 
 if __name__ == "__main__":
