@@ -37,6 +37,11 @@ class _Thousand(BgWorker):
         super().prepare(static, 1000)
 
 
+def _is_server(pid: int) -> bool:
+    command = name_of(pid)
+    return "/bin/postgres" in command or command.startswith("postgres:")
+
+
 @dataclass(frozen=True)
 class _Watched:
     way: Way
@@ -56,7 +61,7 @@ def measure(run: Run) -> list[Figure]:
         count = 1000 if isinstance(way, _Thousand) else _WORKERS
         way.launch_all(range(count))
         workers = [arrival.pid for arrival in way.beacon.wait_all(range(count)).values()]
-        own = [pid for pid in way.own() if not ("postgres" in name_of(pid) and isinstance(way, _Thousand))]
+        own = [pid for pid in way.own() if not (isinstance(way, _Thousand) and _is_server(pid))]
         watched[way] = _Watched(way, own, workers)
 
     figures: list[Figure] = []

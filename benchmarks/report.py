@@ -1,7 +1,7 @@
 """Tables and plots of a run: as text for the terminal, and between the markers of docs/performance.md.
 
 A marker pair is ``<!-- figures: NAME -->`` and ``<!-- end -->``; what stands between them is
-replaced, everything else is prose and stays. ``machine`` and ``skipped`` are names, too.
+replaced, everything else is prose and stays. ``machine``, ``targets`` and ``skipped`` are names, too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final
 from benchmarks.figures import from_json, ordered_ways, table
 from benchmarks.harness import ROOT
 from benchmarks.plot import bars, curve
+from benchmarks.targets import rows
 
 DOCUMENT: Final = ROOT / "docs" / "performance.md"
 #: Figures that are drawn as bars: question, the figure's name, file.
@@ -26,10 +27,10 @@ def text_tables(results: dict[str, Any]) -> str:
     """Return all of a run for a terminal."""
     parts = [machine_line(results)]
     for name, question in results["questions"].items():
-        rows = table(from_json(question["figures"]))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        cells = table(from_json(question["figures"]))
+        widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
         parts.append(f"\n{question['title']} ({name})")
-        parts += ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+        parts += ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells]
     parts += ["", *(f"skipped {line}" for line in results.get("skipped", []))]
     return "\n".join(parts)
 
@@ -45,13 +46,14 @@ def markdown(results: dict[str, Any], name: str) -> str:
         return f"    {machine_line(results)}; the run took {results.get('seconds', '?')} s\n"
     if name == "skipped":
         return "".join(f"- {line}\n" for line in results.get("skipped", [])) or "Nothing was skipped.\n"
+    if name == "targets":
+        found = {key: from_json(question["figures"]) for key, question in results["questions"].items()}
+        return _as_markdown(rows(found), "---") + "\n"
     question = results["questions"].get(name)
     if question is None:
         return "Not measured in this run.\n"
     figures = from_json(question["figures"])
-    rows = table(figures)
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|---" + "|---:" * (len(rows[0]) - 1) + "|")
+    lines = [_as_markdown(table(figures), "---:")]
     notes = dict.fromkeys(f"{each.way}: {each.note}" for each in figures if each.note)
     tails = [f"{each.way} {each.p99:.3g} {each.unit}" for each in figures if each.p99 is not None and each.name == figures[0].name]
     if tails:
@@ -59,6 +61,12 @@ def markdown(results: dict[str, Any], name: str) -> str:
     if notes:
         lines += ["", f"Notes: {'; '.join(notes)}."]
     return "\n".join(lines) + "\n"
+
+
+def _as_markdown(cells: list[list[str]], alignment: str) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    lines.insert(1, "|---" + f"|{alignment}" * (len(cells[0]) - 1) + "|")
+    return "\n".join(lines)
 
 
 def write_document(path: Path) -> int:

@@ -16,10 +16,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from benchmarks.beacon import Beacon
 from benchmarks.peers import WAYS
 from benchmarks.peers.way import Way
 
+#: A peer may fail in any manner, and never ends the run; the host under test fails as it does in a test.
+FAILURES: Final = (Exception, pytest.fail.Exception)
 #: Rounds that are thrown away.
 WARM_UP: Final = 2
 #: Seconds of a question after which it begins no further round; the first round is always whole.
@@ -91,7 +95,7 @@ class Run:
         """Turn whatever goes wrong with a way into a line."""
         try:
             yield
-        except Exception as error:  # a peer may fail in any manner, and never ends the run
+        except FAILURES as error:
             self.skip(way, f"{type(error).__name__}: {error}"[:400])
 
     @contextmanager
@@ -154,7 +158,7 @@ class Run:
                 begin = time.monotonic()
                 try:
                     sample(way, number)
-                except Exception as error:  # as in guarded(), and it is not asked again
+                except FAILURES as error:  # it is not asked again
                     self.skip(way.name, f"{type(error).__name__}: {error}"[:400])
                     ways.remove(way)
                 spent[way] += time.monotonic() - begin

@@ -53,9 +53,12 @@ class Circus(Way):
         self.agent.call(command="globaloptions")
 
     def launch(self, number: int) -> Call:
+        self._many = False
         return self._add(f"w{number}", self._command(number))
 
     def launch_all(self, numbers: range) -> None:
+        # One watcher of many processes: its users have no faster way, and its status is of the watcher.
+        self._many = True
         self._add("many", f"{self._command('$(circus.wid)')} {numbers[0] - 1}", numprocesses=len(numbers))
 
     def _add(self, name: str, command: str, **options: int) -> Call:
@@ -74,7 +77,7 @@ class Circus(Way):
         super().close()
 
     def status_one(self, number: int) -> Call:
-        return self.agent.call(command="status", name=f"w{number}")
+        return self.agent.call(command="status", name="many" if self._many else f"w{number}")
 
     def status_all(self) -> Call:
         return self.agent.call(command="status")

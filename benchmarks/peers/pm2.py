@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 from benchmarks.peers.way import Agent, Call, Way
+from benchmarks.processes import End, below
 
 
 class Pm2(Way):
@@ -56,6 +57,22 @@ class Pm2(Way):
         if hasattr(self, "_pid"):
             self.close_tree([self._pid])
         self.agent.close()
+        # On a busy machine its client gives a daemon up that is slow to answer, and executes a second one.
+        end = End(self._daemons())
+        end.kill()
+        end.close()
+
+    def _daemons(self) -> list[int]:
+        """Return the processes that were executed with our home; they are ours, because the runner adopts orphans."""
+        home = f"PM2_HOME={self._environment['PM2_HOME']}".encode()
+        found = []
+        for pid in below(os.getpid()):
+            try:
+                if pid != os.getpid() and home in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                    found.append(pid)
+            except OSError:
+                pass  # it has gone
+        return found
 
     def status_one(self, number: int) -> Call:
         return self.agent.call(do="describe", name=f"w{number}")

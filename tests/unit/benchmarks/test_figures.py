@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 
 import pytest
-
 from benchmarks.__main__ import QUESTIONS
 from benchmarks.figures import Figure, figure, from_json, ordered_ways, percentile, ratio, shown, table, to_json
 from benchmarks.peers import WAYS
 from benchmarks.plot import bars, curve
 from benchmarks.report import markdown
+from benchmarks.targets import TARGETS, Target, rows, verdict
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
@@ -105,3 +105,20 @@ def test_plots_are_drawn() -> None:
     assert "launch, ms" in drawing
     assert "a&lt;b" in drawing
     assert curve({"memory": [(100, 1.0), (4000, 1.0)]}, "workers").count("<polyline") == 1
+
+
+def test_targets_are_judged() -> None:
+    """A target is met at its limit, missed by a factor beyond it, and open without a figure."""
+    found = sample_figures()
+    assert verdict(Target("", "many", "up", 0.4), found) == ("0.4 s, at most 0.4", "met")
+    assert verdict(Target("", "many", "up", 0.2), found) == ("0.4 s, at most 0.2", "missed by a factor of 2.00")
+    assert verdict(Target("", "many", "up", 0.5, is_floor=True), found) == ("0.4 s, at least 0.5", "missed by a factor of 1.25")
+    assert verdict(Target("", "many", "up", 1.0, against="s6"), found) == ("0.4 s, at most 0.8", "met")
+    assert verdict(Target("", "many", "up", 1.0, against="pm2"), found) == ("-", "not measured")
+    assert verdict(Target("", "many", "stop", 0.0), found) == ("0.1 s, at most 0", "missed")
+
+
+def test_each_target_has_a_row() -> None:
+    """The table of targets is whole even when nothing was measured, and asks questions that there are."""
+    assert len(rows({})) == len(TARGETS) + 1
+    assert {target.question for target in TARGETS} <= set(QUESTIONS)
