@@ -22,6 +22,8 @@ from benchmarks.beacon import Beacon
 from benchmarks.peers import WAYS
 from benchmarks.peers.way import Way
 
+#: Seconds of a question after which whole ways are left out of what is left of it.
+_LATE: Final = 150.0
 #: A peer may fail in any manner, and never ends the run; the host under test fails as it does in a test.
 FAILURES: Final = (Exception, pytest.fail.Exception)
 #: Rounds that are thrown away.
@@ -68,6 +70,11 @@ class Run:
     def seconds(self) -> float:
         """How long the question has taken so far."""
         return time.monotonic() - self._asked_at
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the question has taken so long that what can be left out should be."""
+        return self.seconds > _LATE
 
     def rounds(self, count: int) -> Iterator[int]:
         """Count rounds, and end early on a machine that is slow."""

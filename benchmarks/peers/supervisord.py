@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.environment import peers_python, why_not
+from benchmarks.harness import DEADLINE
 from benchmarks.peers.way import Call, Way, timed
 
 _CONFIGURATION: Final = """
@@ -108,7 +109,7 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(60)
+        self.sock.settimeout(DEADLINE)
         self.sock.connect(str(self._path))
 
 

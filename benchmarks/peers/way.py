@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 from benchmarks.beacon import Beacon
 from benchmarks.environment import peers_python
 from benchmarks.harness import DEADLINE, ROOT
-from benchmarks.processes import End, below
+from benchmarks.processes import End, below, name_of
 
 #: The worker that peers execute: the smallest Python that can say when it ran.
 SMALL_WORKER: Final = Path(__file__).parent / "small_worker.py"
@@ -148,6 +148,10 @@ class Way(ABC):
         finally:
             end.kill()
             end.close()
+            # One that was born in between has become ours; its command line names this way's directory.
+            late = End(pid for pid in below(os.getpid()) if pid != os.getpid() and f"{self.directory}/" in name_of(pid))
+            late.kill()
+            late.close()
 
     def worker_command(self, number: int | str) -> list[str]:
         """Return what a peer is told to execute as a worker."""
