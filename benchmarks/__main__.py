@@ -78,6 +78,9 @@ def _measure(run: Run, questions: tuple[str, ...] | list[str]) -> dict[str, Any]
                 results["questions"][name] = {"title": module.TITLE, "figures": to_json(figures)}
             run.say(f"  {run.seconds:.0f} s")
             _end_stragglers(run)
+    except (KeyboardInterrupt, SystemExit):
+        # What was measured before is kept.
+        run.skip("the question", "the run was interrupted, and so were the questions after this one")
     finally:
         _end_stragglers(run)
         run.close()
