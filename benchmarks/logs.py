@@ -34,6 +34,8 @@ class _Writing(BgWorker):
     """Its worker is the writer."""
 
     function = "write_lines"
+    # supervisord puts a file aside at 50 MB, which this does not reach; nor should ours.
+    host = "log_rotation_size = 0"
     lines = 0
 
     def worker(self, number: int) -> bgworker.BackgroundWorker:

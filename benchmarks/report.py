@@ -20,6 +20,8 @@ from benchmarks.targets import rows
 DOCUMENT: Final = ROOT / "docs" / "performance.md"
 #: Figures that are drawn as bars: question, the figure's name, file.
 _BARS: Final = (("launching", "request to first line of worker code", "launch.svg"),)
+#: The plot that goes with a question's table.
+_PLOTS: Final = {"launching": "launch.svg", "growth": "growth.svg"}
 _MARKER: Final = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -54,6 +56,8 @@ def markdown(results: dict[str, Any], name: str) -> str:
         return "Not measured in this run.\n"
     figures = from_json(question["figures"])
     lines = [_as_markdown(table(figures), "---:")]
+    if name in _PLOTS:
+        lines += ["", f"![{question['title']}]({_PLOTS[name]})"]
     notes = dict.fromkeys(f"{each.way}: {each.note}" for each in figures if each.note)
     tails = [f"{each.way} {each.p99:.3g} {each.unit}" for each in figures if each.p99 is not None and each.name == figures[0].name]
     if tails:
