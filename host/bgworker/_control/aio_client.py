@@ -122,6 +122,14 @@ class AsyncClient:
         """Make the host read its configuration anew; see ``Client.reload``."""
         return await self._do(operations.reload())
 
+    async def plan(self) -> dict[str, Any]:
+        """Return what ``reload()`` would do; see ``Client.plan``."""
+        return await self._do(operations.plan())
+
+    async def upgrade(self) -> dict[str, Any]:
+        """Have the plugins loaded anew; see ``Client.upgrade``."""
+        return await self._do(operations.upgrade())
+
     async def stop(self, mode: str = "fast") -> str:
         """Begin to shut the host down; see ``Client.stop``."""
         return await self._do(operations.stop(mode))

@@ -188,6 +188,22 @@ class Client:
         """
         return self._do(operations.reload())
 
+    def plan(self) -> dict[str, Any]:
+        """Return what ``reload()`` would do, and do nothing: ``changes``, ``unchanged``, ``settings``, ``plugins``, ``warnings``.
+
+        Raises:
+            ConfigurationError: The configuration has errors, all in the detail; a reload would be refused.
+        """
+        return self._do(operations.plan())
+
+    def upgrade(self) -> dict[str, Any]:
+        """Have the plugins loaded anew, with the configuration in force; workers have the new code when they are restarted.
+
+        Raises:
+            PluginError: A plugin is broken that was not; the old code stays in use.
+        """
+        return self._do(operations.upgrade())
+
     def stop(self, mode: str = "fast") -> str:
         """Begin to shut the host down: smart, fast or immediate (C39). ``wait_until_gone()`` waits for the end."""
         return self._do(operations.stop(mode))

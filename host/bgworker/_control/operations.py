@@ -110,6 +110,16 @@ def reload() -> Operation[Answer]:
     return Operation("reload", {}, _same, None)
 
 
+def plan() -> Operation[Answer]:
+    """Ask what a reload would do; takes as long as a reload."""
+    return Operation("plan", {}, _same, None)
+
+
+def upgrade() -> Operation[Answer]:
+    """Let the host load the plugins anew, for the workers that are started from then on."""
+    return Operation("upgrade", {}, _same, None)
+
+
 def stop(mode: str) -> Operation[str]:
     """Begin to shut the host down."""
     return Operation("stop", {"mode": mode}, lambda answer: str(answer.get("mode", mode)))

@@ -30,7 +30,7 @@ from bgworker._core.actions import ACTIONS, ANSWER_TIMEOUT, QUIT_TIMEOUT, WATCHD
 from bgworker._core.effects import Effect, Exited, Level, Log, Publish, Reinitialise, Signal
 from bgworker._core.exits import Exit, clean, ended_text, outcome, read_exit
 from bgworker._core.record import Slot
-from bgworker._core.restart import Verdict, after_exit
+from bgworker._core.restart import GUARDED_INTERVAL, Verdict, after_exit
 from bgworker._core.scope import CrashScope, Segment, in_scope
 from bgworker._core.states import (
     HAS_PROCESS,
@@ -124,10 +124,44 @@ class SlotMachine:
         slot.origin = origin
         return slot, self._fire(slot, Event.REGISTER, Facts(now, reason=self._waiting_reason(slot)))
 
-    def replace(self, slotno: int, generation: int, worker: BackgroundWorker, now: float) -> list[Effect]:
-        """Take over a registration that a reload changed: stop the process if there is one, then start with the new."""
+    def amend(self, slotno: int, generation: int, worker: BackgroundWorker, now: float) -> list[Effect]:
+        """Take over a registration of which only that has changed which the host alone acts by; a process runs on.
+
+        A wait for a restart gets shorter by a shorter bgw_restart_time, but not shorter than the crash-loop guard
+        wants; one that grows by restart_backoff stays as it is.
+        """
         slot = self._find(slotno, generation)
         if slot is None or self.shutdown is not None:
+            return []
+        if slot.replacement is not None:
+            slot.replacement = worker
+            return []
+        slot.worker = worker
+        self._changed(now)
+        if slot.state in WAITS_FOR_START and slot.restart_at is None:
+            slot.reason = self._waiting_reason(slot)
+        elif slot.restart_at is not None and not worker.is_never_restarted and worker.restart_backoff is None:
+            delay = max(float(worker.bgw_restart_time or 0), GUARDED_INTERVAL)
+            if now + delay < slot.restart_at:
+                slot.restart_at = now + delay
+                slot.reason = reasons.restarts(slot.cause, delay, slot.attempt + 1, "")
+        return [Publish(slot.slotno)]
+
+    def replace(self, slotno: int, generation: int, worker: BackgroundWorker, now: float, *, is_now: bool = True) -> list[Effect]:
+        """Take over a registration that a reload changed: stop the process if there is one, then start with the new.
+
+        Args:
+            slotno: The slot, with generation.
+            generation: Of the registration.
+            worker: The new registration.
+            now: Monotonic.
+            is_now: False leaves a process alone; its next life has the new registration.
+        """
+        slot = self._find(slotno, generation)
+        if slot is None or self.shutdown is not None:
+            return []
+        if not is_now and slot.state in HAS_PROCESS:
+            slot.replacement = worker
             return []
         if slot.state in HAS_PROCESS:
             slot.replacement = worker

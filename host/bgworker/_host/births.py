@@ -69,6 +69,8 @@ class WorkerProcess:
     caller: Caller | None = None
     #: The database that it says it is connected to; empty for the configured one, and until it has said so.
     database: str = ""
+    #: Which code it runs, by its own account.
+    code: dict[str, str] = field(default_factory=dict)
     #: Channels of notifications that were not queued for it, because it does not read its channel.
     missed: set[str] = field(default_factory=set)
 

@@ -34,14 +34,14 @@ from bgworker._host.callers import Caller, Callers, signal_worker
 from bgworker._host.data_directory import HostLocks, make_run_directory
 from bgworker._host.database import DatabaseWatch
 from bgworker._host.helper_process import HelperProcess
-from bgworker._host.loaders import Loaders
+from bgworker._host.loaders import Ask, Loaders
 from bgworker._host.memory import MemoryWatch
 from bgworker._host.news import News
 from bgworker._host.notify_events import NotifyEvents
 from bgworker._host.output import Output
 from bgworker._host.segments import Segments
 from bgworker._host.service import Service
-from bgworker._host.status import Finished, slot_view, timestamp
+from bgworker._host.status import Finished, code_view, slot_view, timestamp
 from bgworker._host.strays import Strays
 from bgworker._host.waits import Waits, slot_record
 from bgworker._host.wake_on import WakeUps
@@ -113,6 +113,8 @@ class Host:
         self.rejected: list[dict[str, Any]] = []
         self._preloaded: frozenset[str] = frozenset()
         self._python_path: list[str] = []
+        #: Those of the loader in use.
+        self._plugins: list[str] = []
         self._slot_lines: dict[int, str] = {}
         #: What the last reload has changed.
         self._reloaded: dict[str, Any] = {}
@@ -153,6 +155,7 @@ class Host:
             self._configuration_is_wrong,
             self.log,
             self.output.loader_fds,
+            lambda message: reloading.problem_of(self, message),
         )
         self.births = Births(self.loop, self._loaders.send, self._worker_born, self._birth_failed, self._worker_says)
         self._notify_events = NotifyEvents(self.callers)
@@ -217,8 +220,12 @@ class Host:
     def _slot_line(self, slot: Slot) -> str:
         line = self._slot_lines.get(slot.slotno)
         if line is None:
-            line = self._slot_lines[slot.slotno] = json.dumps(slot_view(slot), ensure_ascii=False)
+            line = self._slot_lines[slot.slotno] = json.dumps(slot_view(slot, self._code_of(slot)), ensure_ascii=False)
         return line
+
+    def _code_of(self, slot: Slot) -> dict[str, str]:
+        process = None if slot.pid is None else self.births.by_pid.get(slot.pid)
+        return {} if process is None else process.code
 
     def register(self, worker: BackgroundWorker, origin: Origin, caller: Caller | None) -> Slot:
         """Register a checked worker.
@@ -237,7 +244,7 @@ class Host:
             self._news.notify(key, worker, self.callers.to_notify(worker.bgw_notify_pid, caller))
         self.apply(effects)
         if worker.wake_on:
-            self._update_channels()
+            self.update_channels()
         return slot
 
     def signal(self, pid: int, signum: int, *, whole_session: bool) -> None:
@@ -267,6 +274,38 @@ class Host:
 
         self._service.reloading()
         self._loaders.reload(over)
+
+    def upgrade(self, done: Callable[[dict[str, Any] | HostError], None]) -> None:
+        """Load the plugins anew and take the new loader, with the configuration in force; no process is restarted for it."""
+        if self.machine.shutdown is not None:
+            done(RegistrationError("could not upgrade: the host is shutting down"))
+            return
+        self._loaders.reload(lambda failure: done(failure or self._reloaded), Ask.UPGRADE)
+
+    def plan(self, done: Callable[[dict[str, Any] | HostError], None]) -> None:
+        """Find out what a reload would do, in a fresh loader that is dropped afterwards."""
+        if self.machine.shutdown is not None:
+            done(RegistrationError("could not plan a reload: the host is shutting down"))
+            return
+
+        def answer(failure: HostError | None) -> None:
+            if failure is not None or self._loaders.candidate is None:
+                done(failure or HostError("could not plan a reload: its loader is gone"))
+                return
+            ready = self._loaders.candidate.ready
+            done(self._planned(reloading.plan(self, ready["workers"]), ready))
+
+        self._loaders.reload(answer, Ask.PLAN)
+
+    def _planned(self, made: reloading.Plan, message: Message) -> dict[str, Any]:
+        """Return what taking a loader does, as clients are told."""
+        old, new = self._plugins, message["plugins"]
+        return {
+            **made.view(),
+            "settings": reloading.changed_settings(self.settings, message["settings"]),
+            "plugins": {"added": [p for p in new if p not in old], "removed": [p for p in old if p not in new]},
+            "warnings": [*message["warnings"], *reloading.without_effect(self._fixed, message["fixed"])],
+        }
 
     def begin_shutdown(self, mode: ShutdownMode, why: str = "") -> None:
         """Begin a shutdown, or make the running one stricter; ``why`` when nobody asked for it."""
@@ -507,7 +546,7 @@ class Host:
         self.registrars.pop(key, None)
         self._count_live_handles()
         if effect.worker.wake_on:
-            self._update_channels()
+            self.update_channels()
         if effect.worker.essential and effect.has_failed and self.machine.shutdown is None:
             self._fatal_exit_code = _ESSENTIAL_EXIT_CODE
             name = printable(effect.worker.bgw_name)
@@ -579,6 +618,7 @@ class Host:
         now = time.monotonic()
         if kind == "started":
             self._news.note_version(process, message.get("library"))
+            process.code = code_view(message.get("code"))
             self.apply(self.machine.started(*process.life, now))
         elif kind == "start_failed":
             error = message.get("error")
@@ -593,7 +633,7 @@ class Host:
             process.last_words = str(message.get("error", ""))
         elif kind == "connected":
             if self._wake_ups.connected(process, message.get("database")):
-                self._update_channels()
+                self.update_channels()
         elif process.caller is not None:
             requests.serve(self, process.caller, message)
 
@@ -603,7 +643,7 @@ class Host:
         self.output.ended(process, status)
         self._wake_ups.changed()
         if process.database:
-            self._update_channels()
+            self.update_channels()
         self._news.ends(process)
         self.apply(self.machine.exited(*process.life, status, now, process.last_words))
 
@@ -675,17 +715,18 @@ class Host:
         if self.machine.shutdown is not None:
             return  # it was still loading when the shutdown began
         is_reload, self._is_loaded = self._is_loaded, True
-        old_settings, self.settings = self.settings, message["settings"]
+        self._fixed = self._fixed or message["fixed"]
+        made = reloading.plan(self, message["workers"], is_upgrade=self._loaders.current.is_upgrade)
+        told = self._planned(made, message)
+        self.settings, self._plugins = message["settings"], message["plugins"]
         self.rejected = message["rejected"]
         for rejected in self.rejected:
             self.log("ERROR", f'background worker "{printable(rejected["bgw_name"])}" is not registered', rejected["error"])
-        self._fixed = self._fixed or message["fixed"]
-        warnings = [*message["warnings"], *reloading.without_effect(self._fixed, message["fixed"])]
-        for warning in warnings:
+        for warning in told["warnings"]:
             self.log("WARNING", warning)
         for broken in self.broken_plugins:
             self.log("ERROR", f'plugin "{broken["name"]}" is broken and was left out', broken["error"])
-        changes = reloading.take_static_workers(self, message["workers"])
+        reloading.carry_out(self, made)
         if message["has_launcher_hooks"]:
             self._register_launcher()
         if self.database is None and not is_reload:
@@ -694,11 +735,10 @@ class Host:
             # Settings changed for everybody: each worker re-reads them when it chooses (C25).
             for pid in self.births.by_pid:
                 signal_worker(pid, signal.SIGHUP, whole_session=False)
-            self.log("LOG", f"configuration reloaded: {reloading.summary(changes)}")
-        settings = reloading.changed_settings(old_settings, self.settings)
+            self.log("LOG", f"configuration reloaded: {reloading.summary(told['changes'])}")
         if not is_reload:
             self._service.ready()
-        self._reloaded = {"changes": changes, "settings": settings, "signalled": len(self.births.by_pid), "warnings": warnings}
+        self._reloaded = {**told, "signalled": len(self.births.by_pid)}
         if self.database is not None:
             self.apply(self.machine.set_phase(self.database.phase, self.database.detail, time.monotonic()))
         self._tell_state()
@@ -736,7 +776,7 @@ class Host:
 
     # -- database -------------------------------------------------------------------
 
-    def _update_channels(self) -> None:
+    def update_channels(self) -> None:
         """Have the database process listen where registered workers want to be woken, and nowhere else."""
         self._wake_ups.changed()
         if self.database is not None:

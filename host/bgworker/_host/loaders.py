@@ -6,24 +6,44 @@ one that leaves the plugin out; one that dies later is replaced by its like, fro
 configuration that was last accepted, whatever the file says by now.
 
 A request to reload is answered by a loader that was started after it: whoever has saved the
-file and then asks must not be told of what the file said before.
+file and then asks must not be told of what the file said before. A plan is asked of such a
+candidate too, which is then dropped; an upgrade takes the new code with the configuration
+that is in force.
 """
 
 from __future__ import annotations
 
+import enum
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from bgworker._control.protocol import Message
 from bgworker._host.helper_process import HelperProcess
 from bgworker._loop import Loop
 from bgworker.errors import ConfigurationError, HostError, PluginError, error_from_dict
 
-#: Called when a reload has ended: with nothing, or with what was wrong.
+#: Called when a reload has ended: with nothing, or with what was wrong. For a plan, ``candidate.ready`` is what it is about.
 Done = Callable[[HostError | None], None]
+
+
+class Ask(enum.Enum):
+    """What a candidate is for."""
+
+    #: To read the file, and to take over.
+    RELOAD = "reload"
+    #: To read the file.
+    PLAN = "plan"
+    #: To take over, with the configuration that is in force and the code as it is now.
+    UPGRADE = "upgrade"
+
+
+class _Request(NamedTuple):
+    ask: Ask
+    done: Done
+
 
 #: How often a candidate may end without a plugin to blame before the reload is given up.
 _MAX_DEATHS: Final = 3
@@ -50,6 +70,7 @@ class Loader:
     exec_only: dict[str, str] = field(default_factory=dict)
     #: Ends in a row with nobody to blame and nothing loaded.
     deaths: int = 0
+    is_upgrade: bool = False
 
 
 class Loaders:
@@ -65,6 +86,8 @@ class Loaders:
         on_answer: Called with birth answers of the serving loader.
         on_fatal: Called when the first loader finds the configuration wrong.
         log: Writes a log line.
+        output_fds: What the loader has for its standard output and error.
+        vet: Says why what a candidate has found must not be taken.
     """
 
     def __init__(
@@ -80,15 +103,16 @@ class Loaders:
         on_fatal: Callable[[list[HostError]], None],
         log: Callable[..., None],
         output_fds: tuple[int, int],
+        vet: Callable[[Message], HostError | None] = lambda message: None,
     ) -> None:
         self._loop, self._fds, self._configure, self._load_timeout = loop, fds, configure, load_timeout
         self._on_ready, self._on_gone, self._on_answer, self._on_fatal, self._log = on_ready, on_gone, on_answer, on_fatal, log
-        self._output_fds = output_fds
+        self._output_fds, self._vet = output_fds, vet
         self.current: Loader = self._new(config_text)
         self.candidate: Loader | None = None
         #: Who is answered when the candidate has come to an end, and who asked since it was started.
-        self._done: list[Done] = []
-        self._next: list[Done] = []
+        self._requests: list[_Request] = []
+        self._next: list[_Request] = []
         self._retiring: list[Loader] = []
         self._was_ready_once = False
         self._last_complaint = ""
@@ -150,24 +174,35 @@ class Loaders:
         """Send to the serving loader; False while there is none."""
         return self.current.is_ready and self.current.process.send(message, fds)
 
-    def reload(self, done: Done) -> None:
+    def reload(self, done: Done, ask: Ask = Ask.RELOAD) -> None:
         """Start a candidate that reads the file anew; requests that come meanwhile share the one after it."""
         if self.candidate is None:
-            self._start_candidate([done])
+            self._start_candidate([_Request(ask, done)])
         elif len(self._next) < _MAX_WAITING:
-            self._next.append(done)
+            self._next.append(_Request(ask, done))
         else:
             done(HostError("could not reload: too many requests to reload are waiting", message_hint="Try again later."))
 
-    def _start_candidate(self, done: list[Done]) -> None:
-        self._log("LOG", "received reload request, reading the configuration")
-        self._done = done
+    def _start_candidate(self, requests: list[_Request]) -> None:
+        """Start one candidate for the first of the requests and those that can share it."""
+        is_upgrade = requests[0].ask is Ask.UPGRADE
+        self._requests = [request for request in requests if (request.ask is Ask.UPGRADE) is is_upgrade]
+        self._next = [request for request in requests if request not in self._requests]
+        if is_upgrade:
+            self._log("LOG", "received upgrade request, loading the plugins anew")
+        elif self._is_to_take_over:
+            self._log("LOG", "received reload request, reading the configuration")
         # New code gets a new chance: nothing is known of its plugins.
-        self.candidate = self._new(None)
+        self.candidate = self._new(self.current.config_text if is_upgrade else None)
+        self.candidate.is_upgrade = is_upgrade
+
+    @property
+    def _is_to_take_over(self) -> bool:
+        return any(request.ask is not Ask.PLAN for request in self._requests)
 
     def cancel_reload(self, failure: HostError) -> None:
         """Give up the reload that is going on, if one is, and those that wait for it."""
-        self._done += self._next
+        self._requests += self._next
         self._next = []
         if self.candidate is not None:
             self._drop_candidate(failure)
@@ -234,8 +269,13 @@ class Loaders:
         # What was accepted is what every later replacement uses.
         loader.config_text = message["config_text"]
         if loader is self.candidate:
-            if failure := self._newly_broken(message):
+            if failure := self._newly_broken(message) or self._vet(message):
                 self._drop_candidate(failure)
+                return
+            # Before anything is taken over: a plan is about what is in force now.
+            self._answer_plans()
+            if not self._is_to_take_over:
+                self._drop_candidate(None)
                 return
             previous, self.current, self.candidate = self.current, loader, None
             self._was_ready_once = True
@@ -299,7 +339,13 @@ class Loaders:
         else:
             self._on_fatal(errors)
 
-    def _drop_candidate(self, failure: HostError) -> None:
+    def _answer_plans(self) -> None:
+        plans = [request for request in self._requests if request.ask is Ask.PLAN]
+        self._requests = [request for request in self._requests if request.ask is not Ask.PLAN]
+        for request in plans:
+            request.done(None)
+
+    def _drop_candidate(self, failure: HostError | None) -> None:
         loader, self.candidate = self.candidate, None
         if loader is not None:
             loader.process.is_wanted = False
@@ -309,14 +355,13 @@ class Loaders:
         self._end_reload(failure)
 
     def _end_reload(self, failure: HostError | None) -> None:
-        if failure is not None:
+        if failure is not None and self._is_to_take_over:
             self._log("ERROR", failure.message_primary, failure.message_detail, failure.message_hint)
-        done, self._done = self._done, []
-        for each in done:
-            each(failure)
+        requests, self._requests = self._requests, []
+        for request in requests:
+            request.done(failure)
         if self._next:
-            following, self._next = self._next, []
-            self._start_candidate(following)
+            self._start_candidate(self._next)
 
     def _exited(self, loader: Loader, status: int | None) -> None:
         if loader in self._retiring:

@@ -21,7 +21,7 @@ _SHAPES: Final[dict[str, dict[str, Any]]] = {
     "configuration_error": {"errors": list},
     "ready": {
         "config_text": str, "has_launcher_hooks": bool, "workers": list, "rejected": list, "warnings": list,
-        "settings": dict, "fixed": dict, "python_path": list, "preloaded": list, "broken_plugins": list,
+        "settings": dict, "fixed": dict, "python_path": list, "preloaded": list, "plugins": list, "broken_plugins": list,
     },
     "born": {"birth": int, "pid": int},
     "birth_failed": {"birth": int, "error": str},
@@ -44,7 +44,7 @@ _SHAPES: Final[dict[str, dict[str, Any]]] = {
 _ELEMENTS: Final[dict[str, dict[str, Any] | None]] = {
     "errors": {}, "workers": {"worker": dict}, "rejected": {"bgw_name": str, "error": str},
     "broken_plugins": {"name": str, "error": str},
-    "warnings": None, "python_path": None, "preloaded": None, "channels": None,
+    "warnings": None, "python_path": None, "preloaded": None, "plugins": None, "channels": None,
 }  # fmt: skip
 
 

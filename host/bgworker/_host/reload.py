@@ -1,4 +1,4 @@
-"""Static workers put into effect: at the start all of them, at a reload the difference.
+"""Static workers put into effect: at the start all of them, at a reload the difference, as ``plan`` has decided.
 
 What runs and did not change is never touched. What an operator terminated, or what
 finished by itself, stays as it is: a reload compares the configuration with the
@@ -8,18 +8,19 @@ configuration before, not with what runs.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bgworker._core.states import Origin, SlotState
+from bgworker._control.protocol import Message
+from bgworker._core.states import HAS_PROCESS, Origin, SlotState
 from bgworker._host import rights
+from bgworker._host.plan import Action, Change, Configured, make_plan
 from bgworker._spec import BackgroundWorker, printable, sanity_check, worker_from_dict
-from bgworker.errors import NoFreeSlot, RegistrationError
+from bgworker.errors import ConfigurationError, NoFreeSlot, RegistrationError
 
 if TYPE_CHECKING:
     from bgworker._host.host import Host
-
-Change = dict[str, str]
 
 
 @dataclass
@@ -31,36 +32,84 @@ class Static:
     generation: int
 
 
-def take_static_workers(host: Host, described: list[dict[str, Any]]) -> list[Change]:
-    """Register, replace and remove static workers so that they are as described; return what was done."""
+@dataclass
+class Plan:
+    """What taking a loader's configuration means for each worker."""
+
+    changes: list[Change] = field(default_factory=list)
+    #: Workers that this host cannot register, with the reason.
+    refused: dict[str, RegistrationError] = field(default_factory=dict)
+
+    def view(self) -> dict[str, Any]:
+        """Return the plan as JSON values: workers with nothing to say about them are only named."""
+        said = [change for change in self.changes if change.action is not Action.NOTHING or change.reason]
+        refused = [
+            Change(name, Action.REJECTED, error.message_primary.partition(": ")[2] or error.message_primary)
+            for name, error in self.refused.items()
+        ]
+        return {
+            "changes": [change.view() for change in [*said, *refused]],
+            "unchanged": [change.bgw_name for change in self.changes if change not in said],
+        }
+
+
+def plan(host: Host, described: Sequence[dict[str, Any]], *, is_upgrade: bool = False) -> Plan:
+    """Return what it takes to have the static workers as they are described; changes nothing."""
+    made = Plan()
     wanted: dict[str, BackgroundWorker] = {}
     for each in described:
+        name = str(each["worker"].get("bgw_name"))
         try:
             worker = worker_from_dict(each["worker"])
             rights.check_identity(host.own_identity, worker)
-            wanted[worker.bgw_name] = sanity_check(worker, is_dynamic=False, has_database=host.has_database)
+            wanted[name] = sanity_check(worker, is_dynamic=False, has_database=host.has_database)
         except RegistrationError as error:
-            reject(host, str(each["worker"].get("bgw_name")), error)
-    changes: list[Change] = []
-    # Removal first: it frees slots for what is new, at the latest when the workers have ended.
-    for name in [name for name in host.static if name not in wanted]:
-        static = host.static.pop(name)
-        host.finished.discard(name)
-        if _is_registered(host, static):
-            assert static.slotno is not None
-            host.askers.note_reload((static.slotno, static.generation))
-            host.apply(host.machine.terminate(static.slotno, static.generation, time.monotonic()))
-            changes.append(_change(name, "stop", "it is no longer configured"))
-    for name, worker in wanted.items():
-        known = host.static.get(name)
-        if known is None:
-            changes += _register(host, worker)
-        elif known.worker != worker:
-            changes += _replace(host, known, worker)
-    return changes
+            made.refused[name] = error
+    known = {name: _configured(host, name, static) for name, static in host.static.items()}
+    free = sum(slot.state is SlotState.FREE for slot in host.machine.slots)
+    made.changes = make_plan(known, wanted, free, is_upgrade=is_upgrade)
+    return made
 
 
-def _register(host: Host, worker: BackgroundWorker) -> list[Change]:
+def problem_of(host: Host, message: Message) -> ConfigurationError | None:
+    """Return why a new configuration must not be taken: a worker that is registered now could not be any more."""
+    lost = {str(each["bgw_name"]): str(each["error"]) for each in message["rejected"]}
+    for name, error in plan(host, message["workers"]).refused.items():
+        lost[name] = " ".join(filter(None, (f"{error.message_primary}.", error.message_detail, error.message_hint)))
+    running = [name for name in lost if name in host.static]
+    if not running:
+        return None
+    return ConfigurationError(
+        f'could not reload: background worker "{printable(running[0])}" could not be registered any more',
+        "\n".join(lost[name] for name in running),
+        "Everything runs on as it was. Mend the file, then reload again.",
+    )
+
+
+def carry_out(host: Host, made: Plan) -> None:
+    """Register, change and remove static workers as planned."""
+    for name, refusal in made.refused.items():
+        reject(host, name, refusal)
+    for change in made.changes:
+        static = host.static.get(change.bgw_name)
+        if change.worker is None:
+            _remove(host, change.bgw_name)
+        elif static is None:
+            _register(host, change.worker)
+        elif change.keys:
+            _change(host, static, change.worker, change.action)
+
+
+def _remove(host: Host, name: str) -> None:
+    static = host.static.pop(name)
+    host.finished.discard(name)
+    if _is_registered(host, static):
+        assert static.slotno is not None
+        host.askers.note_reload((static.slotno, static.generation))
+        host.apply(host.machine.terminate(static.slotno, static.generation, time.monotonic()))
+
+
+def _register(host: Host, worker: BackgroundWorker) -> None:
     name = worker.bgw_name
     try:
         slot = host.register(worker, Origin.STATIC, None)
@@ -73,21 +122,32 @@ def _register(host: Host, worker: BackgroundWorker) -> list[Change]:
             error.message_hint,
         )
         reject(host, name, error, is_logged=True)
-        return [_change(name, "rejected", error.message_primary)]
     except RegistrationError as error:
         reject(host, name, error)
-        return [_change(name, "rejected", error.message_primary)]
-    host.static[name] = Static(worker, slot.slotno, slot.generation)
-    return [_change(name, "start", "it is new")]
+    else:
+        host.static[name] = Static(worker, slot.slotno, slot.generation)
 
 
-def _replace(host: Host, known: Static, worker: BackgroundWorker) -> list[Change]:
+def _change(host: Host, known: Static, worker: BackgroundWorker, action: Action) -> None:
+    has_other_channels = known.worker.wake_on != worker.wake_on
     known.worker = worker
     if not _is_registered(host, known):
-        return [_change(worker.bgw_name, "nothing", "it changed, but it is stopped; start it with: bgworker start")]
+        return
     assert known.slotno is not None
-    host.apply(host.machine.replace(known.slotno, known.generation, worker, time.monotonic()))
-    return [_change(worker.bgw_name, "restart", "its registration changed")]
+    key, now = (known.slotno, known.generation), time.monotonic()
+    if action is Action.LIVE:
+        host.apply(host.machine.amend(*key, worker, now))
+    else:
+        host.apply(host.machine.replace(*key, worker, now, is_now=action is Action.RESTART))
+    if has_other_channels:
+        host.update_channels()
+
+
+def _configured(host: Host, name: str, static: Static) -> Configured:
+    if not _is_registered(host, static):
+        return Configured(static.worker, False, False, host.finished.why(name).partition(";")[0])
+    assert static.slotno is not None
+    return Configured(static.worker, True, host.machine.slots[static.slotno].state in HAS_PROCESS)
 
 
 def _is_registered(host: Host, static: Static) -> bool:
@@ -95,10 +155,6 @@ def _is_registered(host: Host, static: Static) -> bool:
         return False
     slot = host.machine.slots[static.slotno]
     return slot.generation == static.generation and slot.state is not SlotState.FREE
-
-
-def _change(name: str, action: str, reason: str) -> Change:
-    return {"bgw_name": name, "action": action, "reason": reason}
 
 
 def reject(host: Host, name: str, error: RegistrationError, *, is_logged: bool = False) -> None:
@@ -124,8 +180,7 @@ def without_effect(before: dict[str, str], after: dict[str, str]) -> list[str]:
     ]
 
 
-def summary(changes: list[Change]) -> str:
+def summary(changes: Sequence[dict[str, Any]]) -> str:
     """Return the changes in one phrase for the log."""
-    if not changes:
-        return "no worker changed"
-    return ", ".join(f'{change["action"]} "{printable(change["bgw_name"])}"' for change in changes)
+    said = [f'{change["action"]} "{printable(change["bgw_name"])}"' for change in changes if change["action"] != "nothing"]
+    return ", ".join(said) or "no worker changed"

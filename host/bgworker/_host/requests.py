@@ -280,6 +280,24 @@ def last_exit(host: Host, caller: Caller, request_id: Any, params: Params) -> An
 
 def reload(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
     """Read the configuration anew; answered when it is in effect, or with what is wrong with it."""
+    host.reload(_answer(caller, request_id))
+    return LATER
+
+
+def plan(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
+    """Say what a reload would do, and do nothing."""
+    host.plan(_answer(caller, request_id))
+    return LATER
+
+
+def upgrade(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
+    """Load the plugins anew; answered when births have the new code. Whoever asks restarts the workers, in his own order."""
+    host.upgrade(_answer(caller, request_id))
+    return LATER
+
+
+def _answer(caller: Caller, request_id: Any) -> Callable[[dict[str, Any] | HostError], None]:
+    """Return what answers a request once its result, or what is wrong, is known."""
 
     def done(result: dict[str, Any] | HostError) -> None:
         if isinstance(result, HostError):
@@ -287,8 +305,7 @@ def reload(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
         else:
             caller.reply(request_id, result)
 
-    host.reload(done)
-    return LATER
+    return done
 
 
 def stop(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
@@ -376,6 +393,8 @@ METHODS: Final[dict[str, Callable[[Any, Caller, Any, Params], Any]]] = {
     "wait": wait,
     "last_exit": last_exit,
     "reload": reload,
+    "plan": plan,
+    "upgrade": upgrade,
     "stop": stop,
     "events": events,
     "settings": settings,

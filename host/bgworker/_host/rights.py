@@ -56,6 +56,8 @@ NEEDS: Final[dict[str, Right]] = {
     "restart": Right.OPERATE,
     "signal": Right.OPERATE,
     "reload": Right.OPERATE,
+    "plan": Right.OPERATE,
+    "upgrade": Right.OPERATE,
     "stop": Right.OWN,
     "settings": Right.WORK,
     "ready_done": Right.WORK,

@@ -10,10 +10,14 @@ from typing import Any, Final
 from bgworker import _supervision as supervision
 from bgworker._core.slots import Exit, Slot
 from bgworker._core.states import Origin, SlotState
-from bgworker._spec import BackgroundWorker, flag_names
+from bgworker._spec import BackgroundWorker, flag_names, printable
 
 #: Registrations that have ended and are still listed.
 _MAX_FINISHED: Final = 100
+
+#: What a worker says of its code, and how long one part of it may be.
+_CODE_KEYS: Final = ("distribution", "version", "path", "files")
+_MAX_CODE: Final = 1000
 
 _VISIBLE: Final = {
     SlotState.NOT_YET_STARTED: "not_yet_started",
@@ -43,7 +47,14 @@ def state_name(slot: Slot) -> str:
     return _VISIBLE[slot.state]
 
 
-def slot_view(slot: Slot) -> dict[str, Any]:
+def code_view(said: object) -> dict[str, str]:
+    """Return what a worker said of its code, as far as it can be shown; it may have said anything."""
+    if not isinstance(said, dict):
+        return {}
+    return {key: printable(said[key])[:_MAX_CODE] for key in _CODE_KEYS if isinstance(said.get(key), str)}
+
+
+def slot_view(slot: Slot, code: dict[str, str] | None = None) -> dict[str, Any]:
     """Return one slot in use as JSON values; activity is the reader's to fill in."""
     worker = slot.worker
     assert worker is not None
@@ -66,7 +77,7 @@ def slot_view(slot: Slot) -> dict[str, Any]:
         "last_exit": exit_view(slot.last_exit),
         "activity": {"state": "", "text": "", "wait_event": ""},
         "reason": slot.reason,
-        "config": {**config_view(worker), "segments": sorted(segment.name for segment in slot.segments)},
+        "config": {**config_view(worker), "segments": sorted(segment.name for segment in slot.segments), "code": code or {}},
     }
 
 
@@ -120,6 +131,11 @@ class Finished:
     def last_exit(self, slotno: int, generation: int) -> Exit | None:
         """Return the last exit of a registration that has ended, if it is still known."""
         return self._reasons.get((slotno, generation), ("", None))[1]
+
+    def why(self, name: str) -> str:
+        """Return why the registration of this name ended, as it is listed; empty when it is not."""
+        entry = self._entries.get(name)
+        return "" if entry is None else str(entry[1]["reason"])
 
     def discard(self, name: str) -> None:
         """Take a name off the list: it is registered again, or no longer configured."""

@@ -22,7 +22,7 @@ import msgspec
 
 from bgworker._config.load import ConfigurationErrors, parse_configuration, read_configuration
 from bgworker._config.merge import PluginRegistration, StaticWorkers, merge_static_workers
-from bgworker._config.model import Configuration
+from bgworker._config.model import Configuration, HostSettings
 from bgworker._plugins.discovery import InstalledPlugin, Selection, installed_plugins, select
 from bgworker._plugins.manager import PluginHost
 from bgworker._process.prctl import task_count
@@ -68,14 +68,7 @@ class Catalogue:
             "warnings": [*self.warnings, *self.static.warnings],
             "settings": self.configuration.settings,
             "fixed": {
-                "[host] max_worker_processes": _digest(self.configuration.host.max_worker_processes),
-                "[host] shutdown_timeout": _digest(self.configuration.host.shutdown_timeout),
-                "[host] control_group": _digest(self.configuration.host.control_group),
-                "[host] control_allow": _digest(self.configuration.host.control_allow),
-                "[host] log": _digest(self.configuration.host.log),
-                "[host] log_format": _digest(self.configuration.host.log_format),
-                "[host] log_rotation_size": _digest(self.configuration.host.log_rotation_size),
-                "[host] log_rotation_keep": _digest(self.configuration.host.log_rotation_keep),
+                **{f"[host] {key}": _digest(value) for key, value in _fixed_keys(self.configuration.host)},
                 "[database]": _digest(self.configuration.database),
             },
             "python_path": self.configuration.host.python_path,
@@ -155,6 +148,11 @@ def _load(catalogue: Catalogue, plugin: InstalledPlugin, errors: list[Configurat
 
 def _note_broken(catalogue: Catalogue, error: PluginError, name: str) -> None:
     catalogue.broken[name] = "\n".join(filter(None, (error.message_primary, error.message_detail, error.message_hint)))
+
+
+def _fixed_keys(host: HostSettings) -> list[tuple[str, object]]:
+    """Return what the host takes at its start and not at a reload: all but what the loaders go by."""
+    return [(key, getattr(host, key)) for key in host.__struct_fields__ if key not in ("shared_preload_libraries", "python_path")]
 
 
 def _digest(value: object) -> str:

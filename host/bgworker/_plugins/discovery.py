@@ -138,12 +138,12 @@ def commands(installed: Iterable[InstalledPlugin] | None = None) -> list[Install
     return sorted(found, key=lambda command: command.name)
 
 
-def entry_point_library(name: str, installed: Iterable[InstalledPlugin] | None = None) -> str | None:
-    """Return the module to import for a bgw_library_name that is a plugin's name; None when it is no plugin's."""
+def plugin_named(name: str, installed: Iterable[InstalledPlugin] | None = None) -> InstalledPlugin | None:
+    """Return the plugin that a bgw_library_name means; None when it is no plugin's name."""
     plugins = installed_plugins() if installed is None else installed
     for plugin in plugins:
         if fold(plugin.name) == fold(name) and plugin.value and not plugin.error:
-            return parse_reference(plugin.value).module
+            return plugin
     return None
 
 

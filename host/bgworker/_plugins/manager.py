@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 import pluggy
 
-from bgworker import hookspecs
+from bgworker import _code, hookspecs
 from bgworker._config.merge import PluginRegistration
 from bgworker._declare import declared_keys
 from bgworker._plugins import settings as plugin_settings
@@ -88,6 +88,8 @@ class PluginHost:
         self.settings_types: dict[str, type] = {}
         #: Why a plugin is not, or no longer, among the loaded ones.
         self.broken: dict[str, str] = {}
+        #: What was on disk when a top package was imported here, by its name (see ``bgworker._code``).
+        self.code: dict[str, dict[str, str]] = {}
 
     @property
     def names(self) -> list[str]:
@@ -106,7 +108,7 @@ class PluginHost:
     def library(self, name: str) -> str | None:
         """Return the module that a bgw_library_name leads to, if it is the name of a loaded plugin with an object.
 
-        Answers as ``discovery.entry_point_library`` does, without reading any metadata.
+        Answers as ``discovery.plugin_named`` does, without reading any metadata.
         """
         for loaded in self._loaded.values():
             if loaded.plugin.value and fold(loaded.plugin.name) == fold(name):
@@ -212,6 +214,11 @@ class PluginHost:
         manager = pluggy.PluginManager("bgworker")
         manager.add_hookspecs(hookspecs)
         hooks: frozenset[str] = frozenset()
+        for value in (plugin.value, *(value for _name, value in plugin.workers)):
+            module = value.partition(":")[0].strip()
+            if (top := module.partition(".")[0]) and top not in self.code:
+                # Before the import: what changes while it goes on counts as changed.
+                self.code[top] = _code.describe(module, plugin.distribution, plugin.version)
         if plugin.value:
             with blame(plugin, f'while "{plugin.value}" was imported'):
                 found = _resolve(plugin.value)

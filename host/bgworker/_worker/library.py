@@ -10,11 +10,17 @@ import inspect
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from bgworker import _code
 from bgworker._worker.interrupts import Terminated
 from bgworker.errors import PluginError
 
+if TYPE_CHECKING:
+    from bgworker._plugins.discovery import InstalledPlugin
+
+#: What the metadata said of a library, in the process that had to ask it.
+_looked_up: dict[str, InstalledPlugin | None] = {}
 #: The library name of the host's own functions.
 BUILTIN_LIBRARY: Final = "bgworker"
 #: What that library holds: function name -> module. A fixed table: a registration must not reach any other code of ours.
@@ -23,6 +29,9 @@ _BUILTINS: Final = {"launcher_main": "bgworker._launcher"}
 
 class LoadedPlugins(Protocol):
     """What is asked of the plugins that a preloaded worker inherited."""
+
+    #: What was on disk when each top package was imported.
+    code: dict[str, dict[str, str]]
 
     def library(self, name: str) -> str | None:
         """Return the module behind a loaded plugin's name."""
@@ -79,9 +88,25 @@ def _module_of(library: str, plugins: LoadedPlugins | None) -> str:
     if library in sys.modules:
         return library
     # Reads the metadata of every distribution, tens of milliseconds: only for what nobody has loaded.
-    from bgworker._plugins.discovery import entry_point_library
+    from bgworker._plugins.discovery import parse_reference, plugin_named
 
-    return entry_point_library(library) or library
+    plugin = _looked_up[library] = plugin_named(library)
+    return parse_reference(plugin.value).module if plugin is not None else library
+
+
+def code_of(library: str, plugins: LoadedPlugins | None = None) -> dict[str, str]:
+    """Return which code of a library this process has imported; empty where that is not known."""
+    if library == BUILTIN_LIBRARY:
+        return {}
+    try:
+        module = _module_of(library, plugins)
+        if plugins is not None and (known := plugins.code.get(module.partition(".")[0])) is not None:
+            return known
+        plugin = _looked_up.get(library)
+        return _code.describe(module, *((plugin.distribution, plugin.version) if plugin is not None else ()))
+    # For the eyes of operators alone: whatever is wrong with a file system or with metadata, the worker runs.
+    except Exception:
+        return {}
 
 
 def _load(module: str, library: str) -> Any:

@@ -101,7 +101,8 @@ def _start(this: Runtime, function: Callable[[Any], Any]) -> None:
             _fail_to_start(this, error)
     this.watchdog.start()
     version = versions.version_of(this.worker.bgw_library_name, this.plugins)
-    this.channel.send({"type": "started"} if version is None else {"type": "started", "library": list(version)})
+    code = library.code_of(this.worker.bgw_library_name, this.plugins)
+    this.channel.send({"type": "started", "code": code, **({} if version is None else {"library": list(version)})})
     body(this, function)
 
 

@@ -41,7 +41,9 @@ _HOST, _LOOK, _WORKERS, _DATABASE, _WRITE = "The host", "What is going on", "Wor
 VERBS: Final[dict[str, Verb]] = {
     "demo": Verb(_HOST, "demo", "demo", "See everything at work, in a directory that is removed afterwards."),
     "run": Verb(_HOST, "run", "run", "Run the host in the foreground."),
-    "reload": Verb(_HOST, "host", "reload", "Make the host read workers.toml again."),
+    "plan": Verb(_HOST, "plan", "plan", "Print what a reload would do."),
+    "reload": Verb(_HOST, "plan", "reload", "Make the host read workers.toml again."),
+    "upgrade": Verb(_HOST, "upgrade", "upgrade", "Restart the workers that run old code, a few at a time."),
     "stop": Verb(_HOST, "host", "stop", "Stop the host and all its workers."),
     "systemd-unit": Verb(_HOST, "systemd_unit", "systemd_unit", "Print a unit file that runs this host."),
     "status": Verb(_LOOK, "status", "status", "Show the workers and how they are."),
@@ -77,7 +79,7 @@ A worker is named by its name, its slot, or SLOT.GENERATION.
 #: Printed below the help: what a script needs to know.
 _EPILOG: Final = """\b
 Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 host not running,
-4 timed out, 5 no free slot. Errors are ERROR, DETAIL and HINT lines on standard error.
+4 timed out, 5 no free slot, 6 plan has changes. Errors are ERROR, DETAIL and HINT lines on standard error.
 """
 
 

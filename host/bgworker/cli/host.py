@@ -1,4 +1,4 @@
-"""``reload`` and ``stop``: acts on the host itself."""
+"""``stop``: the end of the host."""
 
 from __future__ import annotations
 
@@ -8,38 +8,8 @@ import click
 
 from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
-from bgworker.cli._options import json_option, seconds, verb
+from bgworker.cli._options import seconds, verb
 from bgworker.errors import ConfigurationError
-
-
-@verb("reload", "bgworker reload")
-@json_option
-def reload(invocation: Invocation, as_json: bool) -> None:
-    """Make the host read workers.toml again and act on what has changed.
-
-    Workers whose registration changed are replaced, new ones started, missing ones stopped; all
-    others are told to look at their settings. If the file has errors, all of them are printed
-    and nothing changes (exit code 2).
-    """
-    with invocation.connect() as client:
-        result = client.reload()
-    if as_json:
-        _console.say_json(result)
-        return
-    changes = result.get("changes") or []
-    for change in changes:
-        reason = f" ({change['reason']})" if change.get("reason") else ""
-        _console.say(f"{change['action']} {change['bgw_name']}{reason}")
-    if not changes:
-        _console.say("reloaded; no registration has changed")
-    if settings := result.get("settings"):
-        count = result.get("signalled", 0)
-        _console.say(
-            f"settings of {', '.join(settings)} changed; {count} worker{'s were' if count != 1 else ' was'} told by SIGHUP"
-        )
-    _console.flush()
-    for warning in result.get("warnings") or ():
-        _console.note("WARNING", warning)
 
 
 @verb(

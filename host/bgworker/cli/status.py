@@ -7,10 +7,11 @@ import signal
 import sys
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from bgworker import _code
 from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import json_option, verb
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bgworker.tui.model import View
+
+#: Workers with old code that one hint names.
+_MAX_OLD: Final = 5
 
 
 @verb(
@@ -72,6 +76,10 @@ def status(
     _console.flush()
     if error is not None:
         return _console.complain(error)
+    if old := [slot for slot in shown["slots"] if _code.is_old(slot)]:
+        named = ", ".join(f"{slot['bgw_name']} ({_code.in_words(slot['config']['code'])})" for slot in old[:_MAX_OLD])
+        more = f" and {len(old) - _MAX_OLD} more" if len(old) > _MAX_OLD else ""
+        _console.note("HINT", f"old code runs in {named}{more}; restart them with: bgworker upgrade")
     return max((_console.complain(not_found(name, facts)) for name in missing), default=0)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bgworker import _code
 from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
 from bgworker.errors import HostNotRunning, WorkerNotFound
@@ -17,7 +18,9 @@ def fetch(invocation: Invocation) -> tuple[dict[str, Any], HostNotRunning | None
     """Return the status; with the host down, that of its files, and the error to end with."""
     try:
         with invocation.connect() as client:
-            return client.status(), None
+            status = client.status()
+        _code.note_old(status)
+        return status, None
     except HostNotRunning as error:
         from bgworker.cli._offline import offline_status
 

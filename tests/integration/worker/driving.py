@@ -130,7 +130,7 @@ class Life:
     def expect_started(self) -> None:
         """See the worker reach its function."""
         message = self.receive("started")
-        assert message == {"type": "started"}, message
+        assert message["type"] == "started", message
 
     def serve(self, method: str, result: dict[str, Any]) -> Message:
         """Answer the next request, which must be for this method."""

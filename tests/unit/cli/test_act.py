@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from tests.unit.cli.conftest import FakeHandle
@@ -89,17 +90,20 @@ def test_stop_comes_back_when_the_host_is_gone(client: Any, run: Run) -> None:
 def test_reload_prints_what_changed(client: Any, run: Run) -> None:
     """Changes on standard output, warnings on standard error."""
     client.answers["reload"] = {
-        "changes": [{"bgw_name": "a", "action": "replaced", "reason": "bgw_main_arg changed"}],
+        "changes": [{"bgw_name": "a", "action": "live", "reason": "stop_timeout 1 -> 2"}],
+        "settings": [],
         "warnings": ["settings of x are not used"],
     }
+    client.answers["events"] = nullcontext()
     code, out, err = run("reload")
-    assert (code, out, err) == (0, "replaced a (bgw_main_arg changed)\n", "WARNING:  settings of x are not used\n")
-    client.answers["reload"] = {"changes": [], "warnings": []}
+    assert (code, out, err) == (0, "live a (stop_timeout 1 -> 2)\n", "WARNING:  settings of x are not used\n")
+    client.answers["reload"] = {"changes": [], "settings": [], "warnings": []}
     assert run("reload")[1] == "reloaded; no registration has changed\n"
 
 
 def test_reload_of_a_broken_file(client: Any, run: Run) -> None:
     """Exit code 2 with every error of the file."""
+    client.answers["events"] = nullcontext()
     client.answers["reload"] = ConfigurationError("workers.toml has 2 errors", "first error\nsecond error")
     code, _, err = run("reload")
     assert code == 2

@@ -37,6 +37,8 @@ OPERATIONS: list[operations.Operation[Any]] = [
     operations.wait("x", "startup", 5),
     operations.last_exit("3.2"),
     operations.reload(),
+    operations.plan(),
+    operations.upgrade(),
     operations.stop("fast"),
     operations.events(),
 ]
@@ -107,9 +109,9 @@ def test_timeout_that_is_no_number() -> None:
 
 
 def test_what_may_take_long() -> None:
-    """Only a reload and a wait without timeout may take for ever; what the host has in memory may not."""
+    """Only what loads plugins and a wait without timeout may take for ever; what the host has in memory may not."""
     patient = {operation.method for operation in OPERATIONS if operation.timeout is None}
-    assert patient == {"reload"}
+    assert patient == {"reload", "plan", "upgrade"}
 
 
 @pytest.mark.parametrize("answer", [{}, {"handle": None}, {"handle": "3"}, {"handle": [3, 2]}])

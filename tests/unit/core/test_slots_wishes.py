@@ -184,3 +184,48 @@ def test_replace_without_a_process(make_bench, make_worker) -> None:
     assert slot.restart_at == bench.now + 2.0
     bench.want("replace", slot, make_worker("x", bgw_start_time=new.bgw_start_time))
     assert slot.restart_at == bench.now
+
+
+# -- amend -----------------------------------------------------------------------------------
+
+
+def test_amend_leaves_a_process_alone(bench, make_worker) -> None:
+    """C09: the next exit already follows the new restart time; nobody is signalled."""
+    slot = bench.started("x", restart=60.0)
+    assert bench.want("amend", slot, make_worker("x", restart=5.0)) == [Publish(0)]
+    assert slot.state is SlotState.STARTED
+    bench.exit(slot, 1)
+    assert slot.restart_at == bench.now + 5.0
+
+
+def test_amend_shortens_a_wait_and_never_lengthens_it(bench, make_worker) -> None:
+    """C09: a wait for a restart is no longer than the new time, and no shorter than the crash-loop guard has it."""
+    slot = bench.started("x", restart=60.0)
+    bench.exit(slot, 1)
+    bench.want("amend", slot, make_worker("x", restart=90.0))
+    assert slot.restart_at == bench.now + 60.0
+    bench.want("amend", slot, make_worker("x", restart=BGW_NEVER_RESTART))
+    assert slot.restart_at == bench.now + 60.0
+    bench.want("amend", slot, make_worker("x", restart=0.0))
+    assert slot.restart_at == bench.now + 1.0
+    assert "restarts after 1 s" in slot.reason
+
+
+def test_amend_of_what_is_being_replaced(bench, make_worker) -> None:
+    """What is on its way takes everything; the process that goes keeps what it was born with."""
+    slot = bench.started("x", restart=60.0)
+    bench.want("replace", slot, make_worker("x", restart=60.0, bgw_extra="new"))
+    newer = make_worker("x", restart=7.0, bgw_extra="new")
+    assert bench.want("amend", slot, newer) == []
+    bench.exit(slot, 1)
+    assert slot.worker == newer
+
+
+def test_replace_later_signals_nobody(bench, make_worker) -> None:
+    """The next life has the new registration, whoever brings it about."""
+    slot = bench.started("x", restart=60.0)
+    new = make_worker("x", restart=60.0, bgw_extra="new")
+    assert bench.want("replace", slot, new, is_now=False) == []
+    assert slot.state is SlotState.STARTED
+    bench.exit(slot, 1)
+    assert slot.worker == new

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bgworker._host import loaders as module
-from bgworker._host.loaders import Loaders
+from bgworker._host.loaders import Ask, Loaders
 from bgworker.errors import HostError
 
 
@@ -110,3 +110,47 @@ def test_shutdown_refuses_every_reload(world: World) -> None:
     world.loaders.cancel_reload(HostError("shutting down"))
     assert [str(answer) for answer in answers] == ["shutting down"] * 3
     assert len(FakeProcess.made) == 2
+
+
+def test_plan_takes_nothing_over(world: World) -> None:
+    """A candidate that was only asked for a plan is dropped when it has answered; the loader in use stays."""
+    (first,) = FakeProcess.made
+    first.say(ready("old"))
+    seen: list[Any] = []
+
+    def done(failure: HostError | None) -> None:
+        assert world.loaders.candidate is not None
+        seen.append((failure, world.loaders.candidate.ready["config_text"]))
+
+    world.loaders.reload(done, Ask.PLAN)
+    FakeProcess.made[1].say(ready("new"))
+    assert seen == [(None, "new")]
+    assert world.ready == [("old", True)]
+    assert world.loaders.current.config_text == "old"
+    assert FakeProcess.made[1].done[-1] == "kill"
+
+
+def test_requests_that_can_share_a_candidate_do(world: World) -> None:
+    """A plan and a reload that wait are answered by one loader; an upgrade, which does not read the file, by another."""
+    FakeProcess.made[0].say(ready("old"))
+    answered: list[str] = []
+    for name, ask in (("first", Ask.RELOAD), ("plan", Ask.PLAN), ("upgrade", Ask.UPGRADE), ("reload", Ask.RELOAD)):
+        world.loaders.reload(lambda failure, name=name: answered.append(name), ask)  # type: ignore[misc]
+    FakeProcess.made[1].say(ready("one"))
+    assert answered == ["first"]
+    FakeProcess.made[2].say(ready("two"))
+    assert answered == ["first", "plan", "reload"]
+    assert world.loaders.candidate is not None
+    assert world.loaders.candidate.config_text == "two"
+    FakeProcess.made[3].say(ready("two"))
+    assert answered == ["first", "plan", "reload", "upgrade"]
+
+
+def test_failed_plan_is_no_line_of_the_log(world: World) -> None:
+    """Whoever asked is told; nothing that runs is concerned."""
+    FakeProcess.made[0].say(ready("old"))
+    answers: list[HostError | None] = []
+    world.loaders.reload(answers.append, Ask.PLAN)
+    FakeProcess.made[1].say({"type": "configuration_error", "errors": [HostError("no such key").to_dict()]})
+    assert "the file has errors" in str(answers[0])
+    assert world.log == []

@@ -10,7 +10,8 @@ from bgworker._host.messages import problem_of
 
 READY = {
     "type": "ready", "config_text": "", "has_launcher_hooks": False, "workers": [{"worker": {}}], "rejected": [], "warnings": ["w"],
-    "settings": {}, "fixed": {}, "python_path": ["/x"], "preloaded": [], "broken_plugins": [{"name": "n", "error": "e"}],
+    "settings": {}, "fixed": {}, "python_path": ["/x"], "preloaded": [], "plugins": [],
+    "broken_plugins": [{"name": "n", "error": "e"}],
 }  # fmt: skip
 
 

@@ -9,10 +9,10 @@ import pytest
 from bgworker._plugins.discovery import (
     InstalledPlugin,
     commands,
-    entry_point_library,
     installed_plugins,
     is_importable,
     parse_reference,
+    plugin_named,
     select,
 )
 
@@ -186,8 +186,10 @@ def test_commands_and_libraries(make: Make) -> None:
     )
     installed = [each for each in installed_plugins() if each.name == "bee"]
     assert [(command.name, command.value) for command in commands(installed)] == [("aaa", "b.cli:a"), ("zzz", "b.cli:z")]
-    assert entry_point_library("BEE") == "b_module.hooks"
-    assert entry_point_library("nobody") is None
+    found = plugin_named("BEE")
+    assert found is not None
+    assert parse_reference(found.value).module == "b_module.hooks"
+    assert plugin_named("nobody") is None
 
 
 def test_parse_reference() -> None:
