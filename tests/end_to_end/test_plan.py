@@ -120,11 +120,33 @@ def test_reload_tells_of_a_worker_that_did_not_start(make_host: MakeHost) -> Non
     """C10: exit code 1 with the reason, and the others run."""
     host = make_host(HEAD, tasks=TASKS)
     host.start_and_wait()
-    host.config_path.write_text(HEAD + worker("typo", "idel") + worker("idle", "idle"))
+    host.config_path.write_text(HEAD + worker("typo", "idel") + worker("idle", "idle") + '[[worker]]\nbgw_name = "hartbeat"\n')
+    assert actions(planned(host)[1]) == {"typo": "start", "idle": "start", "hartbeat": "rejected"}
     result = host.run_cli("reload")
     assert result.returncode == 1
     assert 'could not find function "idel"' in result.stdout
     assert "start idle (it is new): started, PID" in result.stdout
+    assert "rejected hartbeat" in result.stdout
+
+
+def test_included_files(make_host: MakeHost) -> None:
+    """A file put into conf.d is a change; what was accepted outlives the files, and check says which file a worker is of."""
+    include = 'include = ["conf.d/*.toml"]\n'
+    host = make_host(include + HEAD, tasks=TASKS)
+    host.start_and_wait()
+    (host.directory / "conf.d").mkdir()
+    (host.directory / "conf.d" / "10-idle.toml").write_text(worker("idle", "idle"))
+    assert actions(planned(host)[1]) == {"idle": "start"}
+    assert "10-idle.toml [[worker]] #1" in host.run_cli("check").stdout
+    assert host.run_cli("reload").returncode == 0
+    (host.directory / "conf.d" / "20-idle.toml").write_text("\n" + worker("idle", "idle"))
+    result = host.run_cli("reload")
+    assert result.returncode == 2
+    assert "20-idle.toml:3:" in result.stderr
+    assert "10-idle.toml on line 2" in result.stderr
+    pid = host.wait_for_worker("idle")["pid"]
+    assert host.run_cli("upgrade", "--settle", "0", "idle").returncode == 0
+    assert host.wait_for_worker("idle")["pid"] != pid
 
 
 def test_plan_without_a_host(tmp_path: Path, make_host: MakeHost) -> None:

@@ -89,6 +89,8 @@ OPERATIONS: list[tuple[str, dict[str, Any]]] = [
     ("restart", {"name": "0.1"}),
     ("terminate", {"name": "0.1"}),
     ("reload", {}),
+    ("plan", {}),
+    ("upgrade", {}),
 ]
 OWNERS: list[tuple[str, dict[str, Any]]] = [("stop", {}), ("settings", {}), ("ready_done", {"plugin": "x"}), ("no_such", {})]
 
@@ -99,7 +101,7 @@ def test_right_to_view(make_host: MakeHost) -> None:
     host = shared_host(make_host, "view")
     gid = some_group().gr_gid
     requests = [("ping", {}), *VIEWS, *OPERATIONS, ("register", {"worker": NEW}), *OWNERS]
-    allowed, refused = ["done"] * 6, ["permission_denied"] * 9
+    allowed, refused = ["done"] * 6, ["permission_denied"] * 11
     assert outcomes(ask_as(host, *requests, groups=(gid,))) == [*allowed, *refused, "protocol"]
     assert outcomes(ask_as(host, *requests, groups=(*range(30000, 30400), gid))) == [*allowed, *refused, "protocol"]
     assert outcomes(ask_as(host, *requests, gid=gid)) == [*allowed, *refused, "protocol"]
@@ -125,7 +127,7 @@ def test_right_to_operate(make_host: MakeHost) -> None:
     """A member with the right to operate may view, and stop and restart workers, and not the host."""
     host = shared_host(make_host, "operate")
     replies = ask_as(host, *VIEWS, *OPERATIONS, ("register", {"worker": NEW}), *OWNERS[:3], groups=(some_group().gr_gid,))
-    assert outcomes(replies) == ["done"] * 10 + ["permission_denied"] * 4
+    assert outcomes(replies) == ["done"] * 12 + ["permission_denied"] * 4
 
 
 @needs_root

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from msgspec import UnsetType
 
@@ -219,3 +219,40 @@ def check_duplicates(workers: Sequence[Mapping[str, Any]], findings: Findings) -
             f"the name is already that of [[worker]] #{before}" + (f" on line {line}" if line is not None else ""),
             hint="Give each worker a name of its own; there is one [[worker]] for each.",
         )
+
+
+class Part(NamedTuple):
+    """What one file has of a configuration, with its errors."""
+
+    findings: Findings
+    workers: list[dict[str, Any]]
+    settings: dict[str, dict[str, Any]]
+
+
+def check_apart(parts: Sequence[Part]) -> None:
+    """Report what several files have, each with the place where it stands first."""
+    names: dict[str, tuple[int, str]] = {}
+    tables: dict[str, tuple[int, str]] = {}
+    for at, part in enumerate(parts):
+        for number, values in enumerate(part.workers, 1):
+            name = values.get("bgw_name")
+            if name is None:
+                continue
+            first = names.setdefault(name, (at, f"[[worker]] #{number}{_place(part, ('worker', number - 1, 'bgw_name'))}"))
+            if first[0] != at:
+                part.findings.add(
+                    f"{worker_label(number, name)} bgw_name",
+                    ("worker", number - 1, "bgw_name"),
+                    f"the name is already that of {first[1]}",
+                    hint="Give each worker a name of its own; there is one [[worker]] for each.",
+                )
+        for plugin in part.settings:
+            first = tables.setdefault(plugin, (at, _place(part, ("settings", plugin))))
+            if first[0] != at:
+                problem = f"the settings of this plugin are already{first[1]}"
+                part.findings.add(f"[settings.{shown_key(plugin)}]", ("settings", plugin), problem)
+
+
+def _place(part: Part, path: Path) -> str:
+    line = part.findings.line(path)
+    return f" in {shortened(part.findings.path, 200)}" + (f" on line {line}" if line is not None else "")

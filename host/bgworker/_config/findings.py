@@ -107,6 +107,10 @@ class Findings:
             f"{key} is a key of {elsewhere}." if elsewhere else "",
         )
 
+    def errors(self) -> list[ConfigurationError]:
+        """Return what was collected, from the first line to the last."""
+        return [error for _, error in sorted(self._errors, key=lambda placed: placed[0])]
+
     def raise_if_any(self) -> None:
         """Raise what was collected, from the first line to the last.
 
@@ -114,8 +118,7 @@ class Findings:
             ConfigurationErrors: There is at least one error.
         """
         if self._errors:
-            self._errors.sort(key=lambda placed: placed[0])
-            raise ConfigurationErrors(self.path, [error for _, error in self._errors])
+            raise ConfigurationErrors(self.path, self.errors())
 
 
 def nearest(word: str, known: Iterable[str], count: int = 1) -> list[str]:

@@ -1,6 +1,6 @@
 """workers.toml: read, parsed, checked; a Configuration, or every error of the file at once.
 
-Reads the one file and the environment variables that it names, nothing else, and imports
+Reads the file, those that it includes, and the environment variables that it names, nothing else, and imports
 no plugin: what only a plugin knows (its settings, the workers it registers) is for
 ``merge.py`` and the plugins room. The loader and the commands load files; the host is
 handed the result.
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import tomli
 
-from bgworker._config.checks import check_database, check_duplicates, check_host, check_worker
+from bgworker._config.checks import Part, check_apart, check_database, check_duplicates, check_host, check_worker
 from bgworker._config.findings import ConfigurationErrors, Findings, shown, shown_key
+from bgworker._config.include import INCLUDABLE, Source, check_patterns, read_all, split, syntax_error
 from bgworker._config.lines import Path, SourceLines
 from bgworker._config.locate import beside
 from bgworker._config.model import (
@@ -55,53 +56,49 @@ def load_configuration(path: str, environ: Mapping[str, str] = os.environ) -> Co
 
 
 def read_configuration(path: str) -> str:
-    """Return the text of a file; who keeps it can check the same configuration again, whatever becomes of the file.
+    """Return a file and what it includes as one text; who keeps it can check the same again, whatever becomes of the files.
 
     Raises:
-        ConfigurationErrors: It cannot be read, or is not UTF-8.
+        ConfigurationErrors: One cannot be read, or is not UTF-8.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        problem = f'could not read configuration file "{shortened(path, 200)}": {reason}'
-        raise ConfigurationErrors(path, [ConfigurationError(problem)]) from None
-    try:
-        # A byte order mark is no part of the text.
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # The offset counts from behind a mark, of three bytes.
-        data = data.removeprefix(b"\xef\xbb\xbf")
-        before = data[: error.start]
-        column = len(before[before.rfind(b"\n") + 1 :].decode()) + 1
-        raise _syntax_error(path, "the text is not valid UTF-8", before.count(b"\n") + 1, column) from None
+    return read_all(path)
 
 
 def parse_configuration(text: str, path: str, environ: Mapping[str, str] = os.environ) -> Configuration:
     """Check a text as ``load_configuration`` does; only names the file.
 
     Raises:
-        ConfigurationErrors: Everything that is wrong with the text.
+        ConfigurationErrors: Everything that is wrong with the text, or with those that it stands for.
     """
-    tables = _parse(text, path)
-    findings = Findings(path, text)
+    main, *included = split(text, path)
+    tables = _parse(main.text, path)
+    parsed = _parse_included(path, included)
+    findings = Findings(path, main.text)
     known = ConfigurationTables.__struct_fields__
     for key in tables:
         if key not in known:
             findings.add_key_without_meaning("top level", (key,), known, table_of(key))
+    patterns = tables.get("include", [])
+    check_patterns(patterns, findings)
     host = _host(tables, path, findings)
     database = _database(tables, findings, environ)
-    workers = _workers(tables, findings)
-    settings = _settings(tables, findings)
-    findings.raise_if_any()
+    parts = [_part(tables, findings, has_database=database is not None)]
+    for source, each in zip(included, parsed, strict=True):
+        parts.append(_included_part(each, Findings(source.path, source.text), has_database=database is not None))
+    check_apart(parts)
+    errors = [error for part in parts for error in part.findings.errors()]
+    if errors:
+        raise ConfigurationErrors(path, errors)
     return Configuration(
         host=HostSettings(**host),
         database=DatabaseSettings(**database) if database is not None else None,
-        worker=[WorkerTable(**values) for values in workers],
-        settings=settings,
+        worker=[WorkerTable(**values) for part in parts for values in part.workers],
+        settings={name: values for part in parts for name, values in part.settings.items()},
         path=path,
         references=_references(tables),
+        include=patterns,
+        included=[source.path for source in included],
+        places=[(part.findings.path, number) for part in parts for number, _ in enumerate(part.workers, 1)] if included else [],
     )
 
 
@@ -109,6 +106,33 @@ def _references(tables: dict[str, Any]) -> list[str]:
     """Return the names in { env = "NAME" }; the tables have been checked."""
     database = tables.get("database", {})
     return [database[key]["env"] for key in ("url", "direct_url") if isinstance(database.get(key), dict)]
+
+
+def _parse_included(path: str, included: Sequence[Source]) -> list[dict[str, Any]]:
+    """Parse included files; the errors of all that cannot be parsed are raised at once."""
+    parsed: list[dict[str, Any]] = []
+    errors: list[ConfigurationError] = []
+    for source in included:
+        try:
+            parsed.append(_parse(source.text, source.path))
+        except ConfigurationErrors as error:
+            errors += error.errors
+    if errors:
+        raise ConfigurationErrors(path, errors)
+    return parsed
+
+
+def _part(tables: dict[str, Any], findings: Findings, *, has_database: bool) -> Part:
+    return Part(findings, _workers(tables, findings, has_database=has_database), _settings(tables, findings))
+
+
+def _included_part(tables: dict[str, Any], findings: Findings, *, has_database: bool) -> Part:
+    for key in tables:
+        if key not in INCLUDABLE:
+            is_known = key in ConfigurationTables.__struct_fields__
+            elsewhere = "the file that includes this one" if is_known else table_of(key)
+            findings.add_key_without_meaning("top level", (key,), INCLUDABLE, elsewhere)
+    return _part(tables, findings, has_database=has_database)
 
 
 def _host(tables: dict[str, Any], path: str, findings: Findings) -> dict[str, Any]:
@@ -129,7 +153,7 @@ def _database(tables: dict[str, Any], findings: Findings, environ: Mapping[str, 
     return check_database(values, findings, environ)
 
 
-def _workers(tables: dict[str, Any], findings: Findings) -> list[dict[str, Any]]:
+def _workers(tables: dict[str, Any], findings: Findings, *, has_database: bool) -> list[dict[str, Any]]:
     entries = tables.get("worker", [])
     if not isinstance(entries, list):
         found = f"expected an array of tables, found {shown(entries)}"
@@ -145,7 +169,7 @@ def _workers(tables: dict[str, Any], findings: Findings) -> list[dict[str, Any]]
             raw = raw | {"bgw_main_arg": plain(raw["bgw_main_arg"], at, (*path, "bgw_main_arg"), findings)}
         values = convert_table(raw, WorkerTable, label, path, findings)
         if isinstance(raw, dict):
-            check_worker(values, raw, label, path, findings, has_database="database" in tables)
+            check_worker(values, raw, label, path, findings, has_database=has_database)
         workers.append(values)
     check_duplicates(workers, findings)
     return workers
@@ -185,12 +209,7 @@ def _parse(text: str, path: str) -> dict[str, Any]:
             line, column = int(place[1]), int(place[2])
         else:
             line, column = text.count("\n") + 1, len(text) - text.rfind("\n")
-        raise _syntax_error(path, message[: place.start()], line, column, *_repetition(text, line)) from None
-
-
-def _syntax_error(path: str, problem: str, line: int, column: int, detail: str = "", hint: str = "") -> ConfigurationErrors:
-    primary = f"{shortened(path, 200)}:{line}:{column}: syntax error at line {line}, column {column}: {_as_primary(problem)}"
-    return ConfigurationErrors(path, [ConfigurationError(primary, detail, hint)])
+        raise syntax_error(path, _as_primary(message[: place.start()]), line, column, *_repetition(text, line)) from None
 
 
 def _as_primary(message: str) -> str:

@@ -124,7 +124,8 @@ def apply_overrides(worker: BackgroundWorker, table: WorkerTable) -> BackgroundW
 
 def origin_of_entry(configuration: Configuration, number: int) -> str:
     """Return how a value's origin, and messages, name one entry of the file; the number counts from 1."""
-    return f"{printable(os.path.basename(configuration.path)) or 'workers.toml'} {worker_label(number, None)}"
+    path, number = configuration.places[number - 1] if configuration.places else (configuration.path, number)
+    return f"{printable(os.path.basename(path)) or 'workers.toml'} {worker_label(number, None)}"
 
 
 def excess(workers: Sequence[StaticWorker], slots: int) -> list[StaticWorker]:

@@ -351,6 +351,14 @@ class WorkerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class ConfigurationTables(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """workers.toml of bgworker."""
 
+    include: Annotated[
+        list[Directory],
+        _key(
+            "Files with [[worker]] and [settings] tables that belong to this one, as paths or patterns relative to it: "
+            '["conf.d/*.toml"]. Stands above the first table.',
+            "an array of paths",
+        ),
+    ] = field(default_factory=list)
     host: HostSettings = field(default_factory=HostSettings)
     database: DatabaseSettings | None = None
     worker: Annotated[list[WorkerTable], _key("The static workers.", "[[worker]], an array of tables")] = field(
@@ -372,6 +380,10 @@ class Configuration(ConfigurationTables, frozen=True, kw_only=True, forbid_unkno
     path: str = ""
     #: Environment variables that it takes values from; they hold passwords.
     references: list[str] = field(default_factory=list)
+    #: Absolute paths of the files that it includes.
+    included: list[str] = field(default_factory=list)
+    #: File, and number in it, of each worker; empty when nothing is included.
+    places: list[tuple[str, int]] = field(default_factory=list)
 
 
 def worker_label(number: int, name: str | None) -> str:

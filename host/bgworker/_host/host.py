@@ -293,7 +293,7 @@ class Host:
                 done(failure or HostError("could not plan a reload: its loader is gone"))
                 return
             ready = self._loaders.candidate.ready
-            done(self._planned(reloading.plan(self, ready["workers"]), ready))
+            done(self._planned(reloading.plan(self, ready), ready))
 
         self._loaders.reload(answer, Ask.PLAN)
 
@@ -716,7 +716,7 @@ class Host:
             return  # it was still loading when the shutdown began
         is_reload, self._is_loaded = self._is_loaded, True
         self._fixed = self._fixed or message["fixed"]
-        made = reloading.plan(self, message["workers"], is_upgrade=self._loaders.current.is_upgrade)
+        made = reloading.plan(self, message, is_upgrade=self._loaders.current.is_upgrade)
         told = self._planned(made, message)
         self.settings, self._plugins = message["settings"], message["plugins"]
         self.rejected = message["rejected"]

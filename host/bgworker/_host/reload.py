@@ -39,25 +39,25 @@ class Plan:
     changes: list[Change] = field(default_factory=list)
     #: Workers that this host cannot register, with the reason.
     refused: dict[str, RegistrationError] = field(default_factory=dict)
+    #: Those that the loader has refused: name and reason.
+    rejected: list[tuple[str, str]] = field(default_factory=list)
 
     def view(self) -> dict[str, Any]:
         """Return the plan as JSON values: workers with nothing to say about them are only named."""
         said = [change for change in self.changes if change.action is not Action.NOTHING or change.reason]
-        refused = [
-            Change(name, Action.REJECTED, error.message_primary.partition(": ")[2] or error.message_primary)
-            for name, error in self.refused.items()
-        ]
+        refused = [(name, error.message_primary) for name, error in self.refused.items()]
+        rejected = [Change(name, Action.REJECTED, reason) for name, reason in (*self.rejected, *refused)]
         return {
-            "changes": [change.view() for change in [*said, *refused]],
+            "changes": [change.view() for change in [*said, *rejected]],
             "unchanged": [change.bgw_name for change in self.changes if change not in said],
         }
 
 
-def plan(host: Host, described: Sequence[dict[str, Any]], *, is_upgrade: bool = False) -> Plan:
-    """Return what it takes to have the static workers as they are described; changes nothing."""
-    made = Plan()
+def plan(host: Host, message: Message, *, is_upgrade: bool = False) -> Plan:
+    """Return what it takes to have the static workers as a loader describes them; changes nothing."""
+    made = Plan(rejected=[(str(each["bgw_name"]), str(each["error"])) for each in message["rejected"]])
     wanted: dict[str, BackgroundWorker] = {}
-    for each in described:
+    for each in message["workers"]:
         name = str(each["worker"].get("bgw_name"))
         try:
             worker = worker_from_dict(each["worker"])
@@ -73,8 +73,9 @@ def plan(host: Host, described: Sequence[dict[str, Any]], *, is_upgrade: bool = 
 
 def problem_of(host: Host, message: Message) -> ConfigurationError | None:
     """Return why a new configuration must not be taken: a worker that is registered now could not be any more."""
-    lost = {str(each["bgw_name"]): str(each["error"]) for each in message["rejected"]}
-    for name, error in plan(host, message["workers"]).refused.items():
+    made = plan(host, message)
+    lost = dict(made.rejected)
+    for name, error in made.refused.items():
         lost[name] = " ".join(filter(None, (f"{error.message_primary}.", error.message_detail, error.message_hint)))
     running = [name for name in lost if name in host.static]
     if not running:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bgworker.errors import WaitTimeout
-from bgworker.tui.health import answers_to
+from bgworker.tui.health import answers_to, has_failed
 
 if TYPE_CHECKING:
     from bgworker._control.client import Client, EventStream
@@ -103,7 +103,7 @@ def _fate(key: str, was: Before, status: dict[str, Any]) -> Fate | None:
     slot = _find(key, status["slots"])
     if slot is None:
         over = _find(key, status["finished"]) or {}
-        return Fate("gone", str(over.get("reason") or "it has ended"))
+        return Fate("failed" if has_failed(over) else "gone", str(over.get("reason") or "it has ended"))
     reason = str(slot["reason"])
     if slot["state"] == "started":
         return None if slot["pid"] == was.pid else Fate("started", f"PID {slot['pid']}", slot["pid"])

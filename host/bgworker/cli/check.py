@@ -163,6 +163,8 @@ _IN_HEADLINE = ("bgw_name", "bgw_library_name", "bgw_function_name")
 
 def _print(configuration: Configuration, report: dict[str, Any]) -> None:
     _console.say(f"configuration  {configuration.path}")
+    if configuration.included:
+        _console.say(f"included       {', '.join(configuration.included)}")
     _console.say(f"plugins        {', '.join(report['plugins']) or 'none'}")
     count = len(report["workers"])
     _console.say(f"workers        {count} of {configuration.host.max_worker_processes} slots")

@@ -100,7 +100,7 @@ def reload(invocation: Invocation, no_wait: bool, timeout: float | None, as_json
 
     Does what `bgworker plan` prints. Workers that did not change run on and are told to look at
     their settings. If the file or a plugin is broken, nothing changes (exit code 2; 1 for a
-    plugin). Exit code 1 too if a worker that was to start did not.
+    plugin). Exit code 1 too if a worker that was to start did not, or could not be registered.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     with invocation.connect() as client, client.events() as stream:
@@ -113,6 +113,7 @@ def reload(invocation: Invocation, no_wait: bool, timeout: float | None, as_json
         if not no_wait:
             fates = _follow(client, stream, changes, was, deadline, as_json=as_json)
     failed = [name for name, fate in fates.items() if fate.word == "failed"]
+    failed += [change["bgw_name"] for change in changes if change["action"] == "rejected"]
     if as_json:
         for change in changes:
             if (fate := fates.get(change["bgw_name"])) is not None:
@@ -162,8 +163,8 @@ def _follow(client: Any, stream: Any, changes: Any, was: Any, deadline: float | 
 
     def tell(key: str, fate: _fates.Fate) -> None:
         if not as_json:
-            word = "stopped" if by_key[key]["action"] == "stop" and fate.word == "gone" else fate.word
-            _console.say(f"{_line(by_key[key])}: {word}{f', {fate.text}' if fate.word != 'gone' else ''}")
+            is_stop = by_key[key]["action"] == "stop" and fate.word == "gone"
+            _console.say(f"{_line(by_key[key])}: {'stopped' if is_stop else f'{fate.word}, {fate.text}'}")
             _console.flush()
 
     return {by_key[key]["bgw_name"]: fate for key, fate in _fates.follow(client, stream, awaited, deadline, tell).items()}
