@@ -286,6 +286,11 @@ class EmbeddedServer:
         except (AttributeError, OSError):
             self._failed(self._occupied(pid))  # try again later
             return
+        try:
+            # One that was stopped when its host died still has that host's SIGQUIT before it.
+            signal.pidfd_send_signal(other_fd, signal.SIGCONT)
+        except OSError:
+            pass  # it has just ended, or is another user's
 
         def ended(_events: int) -> None:
             self._waits.forget(other_fd)

@@ -24,6 +24,8 @@ from bgworker._process import reap
 #: How long PostgreSQL gets for each kind of shutdown, in seconds. Fast: it writes a checkpoint, which takes as long as
 #: the disk does; pg_ctl waits as long (its -t). Immediate: its own limit until it kills its children (SIGKILL_CHILDREN_AFTER_SECS).
 _STOP_TIMEOUTS: Final = {"fast": 60.0, "immediate": 5.0}
+#: How long it is asked to end at once (SIGQUIT) before it is killed: that limit of its own twice over, in seconds.
+_QUIT_TIMEOUT: Final = 10.0
 _PHASES: Final = {
     "starting": Phase.STARTING,
     "unreachable": Phase.STARTING,
@@ -157,6 +159,22 @@ class DatabaseWatch:
             "The next start begins with a recovery, which brings back everything that was committed.",
         )
         return False
+
+    def end_postgres(self, now: float) -> None:
+        """End a PostgreSQL whose time is over: SIGQUIT each time this is called, and SIGKILL when that has had no effect.
+
+        SIGQUIT is the postmaster's own way to end its sessions. After SIGKILL these find it dead by themselves.
+        """
+        assert self.postgres_pid is not None
+        if now < self.stop_by + _QUIT_TIMEOUT:
+            reap.signal_child(self.postgres_pid, signal.SIGQUIT)
+            return
+        self._say(
+            "WARNING",
+            f"PostgreSQL (PID {self.postgres_pid}) does not answer to SIGQUIT either; killing it",
+            "The next start begins with a recovery, which brings back everything that was committed.",
+        )
+        reap.signal_child(self.postgres_pid, signal.SIGKILL)
 
     def _say(self, level: str, message: str, detail: str, hint: str = "") -> None:
         if message != self._last_said:

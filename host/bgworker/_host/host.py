@@ -42,6 +42,7 @@ from bgworker._host.output import Output
 from bgworker._host.segments import Segments
 from bgworker._host.service import Service
 from bgworker._host.status import Finished, code_view, slot_view, timestamp
+from bgworker._host.stopped import StoppedChildren
 from bgworker._host.strays import Strays
 from bgworker._host.waits import Waits, slot_record
 from bgworker._host.wake_on import WakeUps
@@ -122,6 +123,7 @@ class Host:
         self._fixed: dict[str, str] = {}
         self._may_have_more_exits = False
         self._strays = Strays()
+        self._stopped = StoppedChildren(self.log)
         self._is_loaded = False
         self._without_effect = [key for key, is_set in (("spare_workers", settings.spare_workers is not None),) if is_set]
         self._stop_helpers_by: float | None = None
@@ -315,6 +317,7 @@ class Host:
         self._count_live_handles(mode)
         self.apply(self.machine.begin_shutdown(mode, time.monotonic()))
         self._loaders.cancel_reload(RegistrationError("could not reload: the host is shutting down"))
+        self._stopped.hurry()
         if mode is ShutdownMode.IMMEDIATE and self.database is not None:
             self.database.stop("immediate", time.monotonic())
             if self._stop_helpers_by is not None:
@@ -334,6 +337,7 @@ class Host:
             self._take_signals(signals)
             self._reap()
             now = time.monotonic()
+            self._look_for_stopped(signals, now)
             self.apply(self.machine.tick(now))
             for slotno, generation, why in self._memory.too_big(now):
                 self.apply(self.machine.recycle(slotno, generation, why, now))
@@ -350,6 +354,7 @@ class Host:
             self._loaders.next_deadline(),
             self.births.hung_since(),
             self._stop_helpers_by,
+            self._stopped.next_deadline(),
             self.output.collector.next_deadline(),
             self._service.next_deadline(),
             self._memory.next_deadline(),
@@ -427,6 +432,16 @@ class Host:
         for pid in self._strays.look(known):
             self.log("LOG", f"killed process {pid}: it was left behind by a background worker that has ended")
 
+    def _look_for_stopped(self, signals: set[int], now: float) -> None:
+        """Look at who must not stay stopped, when the kernel has told of a child or somebody's time is over."""
+        due = self._stopped.next_deadline()
+        if signal.SIGCHLD not in signals and (due is None or now < due):
+            return
+        children = [("collector process", self.output.collector.pid)]
+        if self.database is not None:
+            children += [("database process", self.database.process.pid), ("PostgreSQL", self.database.postgres_pid)]
+        self._stopped.look([(name, pid) for name, pid in children if pid is not None], now)
+
     def _helpers(self) -> list[HelperProcess]:
         helpers = [self.output.collector, *self._loaders.processes()]
         if self.database is not None:
@@ -454,7 +469,7 @@ class Host:
                     others = [h for h in others if h is not self.database.process]
                     self._stop_helpers_by = self.database.stop_by if not others else self._stop_helpers_by
                 else:
-                    reap.signal_child(postgres, signal.SIGQUIT)
+                    self.database.end_postgres(now)
             self._strays.give_up()
             # The collector comes last: what the others have said on their way out is still to be written.
             for helper in others or ([self.output.collector] if postgres is None else []):

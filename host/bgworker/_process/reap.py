@@ -55,6 +55,16 @@ def reap_with_usage(pid: int) -> tuple[int, Usage]:
     return status, Usage(used.ru_utime, used.ru_stime, used.ru_maxrss * unit)
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a child that has not been reaped is stopped by a signal; nothing is consumed, so that one can look again."""
+    if not hasattr(os, "waitid"):
+        return False
+    try:
+        return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return False
+
+
 def signal_child(pid: int, signum: int) -> None:
     """Signal a child that has not been reaped; between its exit and its reaping this does nothing."""
     try:
