@@ -47,7 +47,7 @@ from bgworker._host.strays import Strays
 from bgworker._host.waits import Waits, slot_record
 from bgworker._host.wake_on import WakeUps
 from bgworker._loop import Loop
-from bgworker._process import reap
+from bgworker._process import injection, reap
 from bgworker._process.identity import OwnIdentity
 from bgworker._process.lifeline import Lifeline
 from bgworker._shm.table import ActivityTable, SlotTable
@@ -409,6 +409,7 @@ class Host:
                 self.database.postgres_exited(pid, reap.reap(pid))
                 continue
             if pid in self.births.by_pid:
+                injection.point("host.exit")
                 # What it left in its process group goes with it, while its pid still guards the group's number.
                 reap.signal_session(pid)
             status, usage = reap.reap_with_usage(pid)
@@ -586,6 +587,7 @@ class Host:
     def _worker_born(self, process: WorkerProcess) -> None:
         life, pid = process.life, process.pid
         assert pid is not None
+        injection.point("host.born")
         assert process.connection is not None
         slot = self.machine.slots[life.slotno]
         grants = rights.OWNER if slot.origin is Origin.BUILTIN else rights.WORKER

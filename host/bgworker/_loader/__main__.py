@@ -18,7 +18,7 @@ from bgworker._config.load import ConfigurationErrors
 from bgworker._control.protocol import Message, decode, encode
 from bgworker._loader import nursery
 from bgworker._loader.catalogue import Catalogue, StartedThreads, build
-from bgworker._process import birth
+from bgworker._process import birth, injection
 from bgworker._process.helper import HelperChannel, setup
 from bgworker._worker.versions import version_of
 from bgworker.errors import ConfigurationError, ProtocolError
@@ -164,6 +164,7 @@ def _give_birth(
         except (OSError, ValueError):
             pass
     try:
+        injection.point("loader.birth")
         pid = birth.clone_parent()
     except (OSError, birth.TooManyThreads) as error:
         channel.send({"type": "birth_failed", "error": f"could not start a process: {error}", **answer})
@@ -171,6 +172,7 @@ def _give_birth(
         if pid == 0:
             plugins = catalogue.plugins if message["kind"] == "preloaded" else None
             nursery.begin_life(cradle, fds, plugins, message["surroundings"], siblings)
+        injection.point("loader.born")
         channel.send({"type": "born", "pid": pid, **answer})
     for fd in fds:
         os.close(fd)

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from bgworker._control.protocol import encode
 from bgworker._plugins.manager import PluginHost
-from bgworker._process import prctl, surroundings
+from bgworker._process import injection, prctl, surroundings
 from bgworker.errors import HostError
 
 #: Never blocked: SIGQUIT ends a worker at once (C39); the faults cannot be blocked usefully; STOP and KILL cannot be at all.
@@ -63,6 +63,7 @@ def begin_life(
     """
     channel_fd, stdout_fd, stderr_fd = fds
     try:
+        injection.point("worker.blank")
         block_signals()  # a plugin may have changed the mask at import
         os.setsid()
         prctl.set_pdeathsig(signal.SIGKILL)

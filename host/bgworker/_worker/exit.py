@@ -28,6 +28,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from bgworker._process import injection
 from bgworker._worker.interrupts import Ending, Terminated, ending_by_administrator
 from bgworker._worker.log import say, write
 from bgworker.errors import HostError
@@ -178,6 +179,7 @@ def finish(runtime: Runtime, code: int) -> NoReturn:
         # Authors' code, and an exit that has begun: nothing may stop it.
         except BaseException as error:
             report(error)
+    injection.point("worker.exit")
     leave(code)
 
 

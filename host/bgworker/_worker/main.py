@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from bgworker._process import mark
+from bgworker._process import injection, mark
 from bgworker._worker import exit as exits
 from bgworker._worker import inherited, library, log_records, runtime, versions
 from bgworker._worker.assignment import extend_path, make_runtime, read_assignment, take_name
@@ -99,6 +99,7 @@ def _start(this: Runtime, function: Callable[[Any], Any]) -> None:
             singleton.take_lock(this)
         except HostError as error:
             _fail_to_start(this, error)
+    injection.point("worker.start")
     this.watchdog.start()
     version = versions.version_of(this.worker.bgw_library_name, this.plugins)
     code = library.code_of(this.worker.bgw_library_name, this.plugins)
