@@ -66,7 +66,7 @@ class Loader:
     has_complained: bool = False
     #: Plugins never touched again by this loader and its replacements, with what they did.
     excluded: dict[str, str] = field(default_factory=dict)
-    #: Plugins that start threads, with what is said of them.
+    #: Plugins that spoil a process that is to be cloned, with what is said of them.
     exec_only: dict[str, str] = field(default_factory=dict)
     #: Ends in a row with nobody to blame and nothing loaded.
     deaths: int = 0
@@ -209,7 +209,7 @@ class Loaders:
 
     @property
     def exec_only(self) -> dict[str, str]:
-        """Plugins whose workers are executed, because they start threads."""
+        """Plugins whose workers are executed, because they spoil a process that is to be cloned."""
         return self.current.exec_only
 
     def processes(self) -> list[HelperProcess]:
@@ -245,13 +245,19 @@ class Loaders:
         elif kind == "birth_way":
             if message["way"] != "clone":
                 self._log("LOG", "background workers are born by forking twice", "The kernel does not allow CLONE_PARENT here.")
-        elif kind == "threads":
-            loader.exec_only[message["plugin"]] = "it starts threads when it is imported"
+        elif kind == "forked":
+            self._exclude(loader, message["plugin"], "importing it went on in a second process, which it had forked")
+            loader.importing = None
+            # The first process knows nothing of that, and goes on talking.
+            loader.process.abort()
+            loader.process.restart_at_once()
+        elif kind == "spoiled":
+            loader.exec_only[message["plugin"]] = f"it {message['how']}"
             loader.importing = None
             self._log(
                 "LOG",
-                f'plugin "{message["plugin"]}" starts threads when it is imported: its workers are executed, not cloned',
-                "A process with threads cannot be cloned safely.",
+                f'plugin "{message["plugin"]}" {message["how"]}: its workers are executed, not cloned',
+                "What it does to the process that imports it would be done to the workers of all.",
             )
             loader.process.kill()
             loader.process.restart_at_once()

@@ -17,7 +17,8 @@ _SHAPES: Final[dict[str, dict[str, Any]]] = {
     # loader
     "birth_way": {"way": str},
     "importing": {"plugin": str},
-    "threads": {"plugin": str},
+    "spoiled": {"plugin": str, "how": str},
+    "forked": {"plugin": str},
     "configuration_error": {"errors": list},
     "ready": {
         "config_text": str, "has_launcher_hooks": bool, "workers": list, "rejected": list, "warnings": list,

@@ -17,7 +17,8 @@ from typing import Any
 from bgworker._config.load import ConfigurationErrors
 from bgworker._control.protocol import Message, decode, encode
 from bgworker._loader import nursery
-from bgworker._loader.catalogue import Catalogue, StartedThreads, build
+from bgworker._loader.catalogue import Catalogue, build
+from bgworker._loader.traces import Spoiled
 from bgworker._process import birth, injection
 from bgworker._process.helper import HelperChannel, setup
 from bgworker._worker.versions import version_of
@@ -97,13 +98,14 @@ def _load(channel: HelperChannel, message: Message) -> Catalogue | None:
             lambda name: channel.send({"type": "importing", "plugin": name}),
             message["excluded"],
             message["exec_only"],
+            tell_fork=lambda name: channel.send({"type": "forked", "plugin": name}),
         )
     except ConfigurationError as error:
         errors = error.errors if isinstance(error, ConfigurationErrors) else [error]
         channel.send({"type": "configuration_error", "errors": [each.to_dict() for each in errors]})
         return None
-    except StartedThreads as finding:
-        channel.send({"type": "threads", "plugin": finding.plugin})
+    except Spoiled as finding:
+        channel.send({"type": "spoiled", "plugin": finding.plugin, "how": finding.how})
         return None
     _preload_runtime(has_database=catalogue.configuration.database is not None)
     # Everything loaded so far stays for ever: taken out of the collector's sight, its pages stay shared with the clones.

@@ -1,7 +1,7 @@
 """What the loader finds out: workers.toml read, plugins imported under guard, static workers merged.
 
 ``build`` announces each plugin before it touches it. When the process then dies, hangs or
-gains a thread, whoever started it knows whom to blame, starts another loader and passes
+is spoiled (``traces``), whoever started it knows whom to blame, starts another loader and passes
 the name in ``excluded`` (never touched again) or ``exec_only`` (imported only in processes
 that are not cloned).
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -23,22 +22,14 @@ import msgspec
 from bgworker._config.load import ConfigurationErrors, parse_configuration, read_configuration
 from bgworker._config.merge import PluginRegistration, StaticWorkers, merge_static_workers
 from bgworker._config.model import Configuration, HostSettings
+from bgworker._loader.traces import Traces, reset_signals
 from bgworker._plugins.discovery import InstalledPlugin, Selection, installed_plugins, select
 from bgworker._plugins.manager import PluginHost
-from bgworker._process.prctl import task_count
 from bgworker._spec import worker_from_dict
 from bgworker.errors import ConfigurationError, PluginError
 
 #: Says what is about to be imported.
 Announce = Callable[[str], None]
-
-
-class StartedThreads(Exception):  # noqa: N818 - a finding about a plugin
-    """A plugin started threads, so that this process can no longer be cloned."""
-
-    def __init__(self, plugin: str) -> None:
-        super().__init__(plugin)
-        self.plugin = plugin
 
 
 @dataclass
@@ -86,6 +77,7 @@ def build(
     exec_only: Mapping[str, str] | None = None,
     *,
     may_start_threads: bool = False,
+    tell_fork: Announce = lambda name: None,
 ) -> Catalogue:
     """Read the configuration and load what it activates.
 
@@ -94,12 +86,13 @@ def build(
         config_text: What to take for its text; None reads the file.
         announce: Called with a plugin's name before any of its code runs.
         excluded: Plugins that took an earlier loader down, with what happened.
-        exec_only: Plugins that start threads at import.
+        exec_only: Plugins that start threads at import, or replace what others use.
         may_start_threads: True in a process that is not cloned.
+        tell_fork: Called in a second process, which a plugin has forked at import, and which ends after that.
 
     Raises:
         ConfigurationErrors: With every error of the file, and of the settings as the plugins see them.
-        StartedThreads: A plugin must go to ``exec_only``.
+        Spoiled: A plugin must go to ``exec_only``.
     """
     if config_path is None:
         config_text = ""
@@ -114,6 +107,7 @@ def build(
         _note_broken(catalogue, error, error.message_primary.split('"')[1])
     registrations: list[PluginRegistration] = []
     errors: list[ConfigurationError] = []
+    traces = Traces()
     for plugin in (*selection.active, *(InstalledPlugin(module, "", "", module) for module in selection.modules)):
         catalogue.active.append(plugin)
         if excluded and plugin.name in excluded:
@@ -124,7 +118,10 @@ def build(
             registrations += _load_apart(catalogue, plugin, errors)
             continue
         registrations += _load(catalogue, plugin, errors)
-        _check_unspoiled(plugin.name, may_start_threads)
+        traces.end_second_process(plugin.name, tell_fork)
+        reset_signals()
+        if not may_start_threads:
+            traces.check(plugin.name)
     if errors:
         raise ConfigurationErrors(config_path or "", errors)
     catalogue.static = merge_static_workers(configuration, registrations, [plugin.name for plugin in catalogue.active])
@@ -158,17 +155,6 @@ def _fixed_keys(host: HostSettings) -> list[tuple[str, object]]:
 def _digest(value: object) -> str:
     """Return a text that changes with the value and tells nothing of it: there may be a password in it."""
     return hashlib.sha256(msgspec.json.encode(value)).hexdigest()
-
-
-def _check_unspoiled(name: str, may_start_threads: bool) -> None:
-    """Undo what a plugin's import did to this process's signals; refuse its threads."""
-    signal.alarm(0)
-    signal.set_wakeup_fd(-1)
-    for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}:
-        if signal.getsignal(signum) not in (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None):
-            signal.signal(signum, signal.SIG_IGN)
-    if not may_start_threads and task_count() > 1:
-        raise StartedThreads(name)
 
 
 def _load_apart(catalogue: Catalogue, plugin: InstalledPlugin, errors: list[ConfigurationError]) -> list[PluginRegistration]:
