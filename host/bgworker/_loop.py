@@ -20,6 +20,8 @@ Ready = Callable[[int], None]
 
 #: epoll_wait(2) takes milliseconds in 31 bits, which is 24 days; a deadline beyond this is waited for in several turns.
 _LONGEST_WAIT: Final = 86_400.0
+#: How long a turn may serve descriptors before those with much to do are asked to go on in the next one, in seconds.
+_TURN_BUDGET: Final = 0.01
 
 
 class Loop:
@@ -32,6 +34,7 @@ class Loop:
             end.setblocking(False)
         self._pending: set[int] = set()
         self._soon: deque[Callable[[], None]] = deque()
+        self._turn_began = 0.0
         self.add(self._wake_receiver, selectors.EVENT_READ, self._drain_wake_ups)
         for signum in signals:
             signal.signal(signum, self._note_signal)
@@ -53,13 +56,20 @@ class Loop:
         """Call once in the next turn, which then does not wait; for work that was put off so that others get their turn."""
         self._soon.append(call)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether this turn has taken so long that what can be put off should be."""
+        return time.monotonic() - self._turn_began > _TURN_BUDGET
+
     def turn(self, deadline: float | None) -> set[int]:
         """Wait until something is ready or the deadline (monotonic) has passed, serve it, return the signals that came."""
         put_off, self._soon = self._soon, deque()
         timeout = None if deadline is None else min(max(0.0, deadline - time.monotonic()), _LONGEST_WAIT)
         if put_off:
             timeout = 0.0
-        for key, events in self._selector.select(timeout):
+        ready = self._selector.select(timeout)
+        self._turn_began = time.monotonic()
+        for key, events in ready:
             # A callback earlier in this turn may have removed and closed this one.
             if self._selector.get_map().get(key.fd) is key:
                 key.data(events)

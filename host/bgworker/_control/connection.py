@@ -199,7 +199,10 @@ class Connection:
         return self.is_open
 
     def _serve(self, limit: int = _MESSAGES_PER_TURN) -> None:
-        for _ in range(limit):
+        for served in range(limit):
+            # One message of everybody who has sent some, whatever time it is; more of them only while the turn is young.
+            if served and not self._is_draining and self._loop.is_late:
+                return
             if not self._unserved or not self.is_open or (self._unsent_bytes >= _PAUSE_BYTES and not self._is_draining):
                 return
             line = self._unserved.popleft()
