@@ -138,7 +138,7 @@ REGISTER = b'{"id":1,"method":"register","params":{"worker":{"bgw_name":"x","bgw
     ids=range(7),
 )
 def test_numbers_that_json_cannot_say_are_refused(host: RunningHost, line: bytes) -> None:
-    """An infinite or endless number in a request is an error of that request."""
+    """T46: an infinite or endless number in a request is an error of that request."""
     with raw_connection(host) as connection:
         assert ask(connection, line)["error"]["message_primary"]
         assert ask(connection, b'{"id":2,"method":"ping"}') == {"id": 2, "result": {}}
@@ -194,7 +194,7 @@ def test_unanswered_waits_are_bounded(make_host: MakeHost) -> None:
 
 
 def test_accepting_goes_on_after_descriptors_ran_out(host: RunningHost) -> None:
-    """A host at its limit of open files does not spin, and accepts again once the limit is lifted."""
+    """T21: a host at its limit of open files does not spin, and accepts again once the limit is lifted."""
     pid = host_pid(host)
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))
@@ -246,7 +246,7 @@ def test_worker_that_babbles_on_its_channel_harms_nobody(make_host: MakeHost) ->
 
 
 def test_workers_hold_no_descriptor_of_each_other(make_host: MakeHost) -> None:
-    """Births that are asked for together: each clone has its own channel and pipes, and none of its siblings'."""
+    """T20: births that are asked for together: each clone has its own channel and pipes, and none of its siblings'."""
     config = "[host]\nmax_worker_processes = 24\nshared_preload_libraries = ['tasks']\n"
     host = make_host(config + "".join(table(f"idle {n}") for n in range(20)), tasks=TASKS)
     host.start_and_wait()
@@ -307,7 +307,7 @@ def test_setting_that_cannot_cross_to_the_host_is_an_error(make_host: MakeHost, 
 
 
 def test_storm_of_exits_is_reaped_to_the_last(make_host: MakeHost) -> None:
-    """More exits at once than one turn takes: none is left as a zombie until something else happens."""
+    """T11: more exits at once than one turn takes: none is left as a zombie until something else happens."""
     count = 600
     config = f"[host]\nmax_worker_processes = {count}\nshared_preload_libraries = ['tasks']\n"
     host = make_host(config, tasks=TASKS)
@@ -330,7 +330,7 @@ def test_storm_of_exits_is_reaped_to_the_last(make_host: MakeHost) -> None:
 
 
 def test_storm_of_wishes_on_one_name_ends_as_the_last_one_said(make_host: MakeHost) -> None:
-    """C35: terminate, restart and start in any order and number leave one process, or none, and a slot that can be had."""
+    """C35, T45: terminate, restart and start in any order and number leave one process, or none, and a slot that can be had."""
     host = make_host(HEAD + table("idle"), tasks=TASKS)
     host.start_and_wait()
     host.wait_for_worker("idle")
@@ -368,7 +368,7 @@ def test_stopped_loader_with_births_in_flight_is_replaced(make_host: MakeHost) -
 
 
 def test_loader_killed_again_and_again_loses_no_registration(make_host: MakeHost) -> None:
-    """C33: every registration ends up with exactly one process, whatever happens to the loader on the way."""
+    """C33, T05, T06: every registration ends up with exactly one process, whatever happens to the loader on the way."""
     host = make_host(HEAD.replace("= 8", "= 40"), tasks=TASKS)
     host.start_and_wait()
     with host.client() as client:
@@ -393,7 +393,7 @@ def test_loader_killed_again_and_again_loses_no_registration(make_host: MakeHost
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_shutdown_while_plugins_are_imported(make_host: MakeHost, signum: signal.Signals) -> None:
-    """C39: told to stop before anything is ready, the host is gone at once, with exit code 0, and blames nobody."""
+    """C39, T75: told to stop before anything is ready, the host is gone at once, with exit code 0, and blames nobody."""
     plugin = "import time\nfrom bgworker import hookimpl\n@hookimpl\ndef bgworker_ready(host): pass\ntime.sleep(1.5)\n"
     host = make_host("[host]\nshared_preload_libraries = ['slow']\n" + table("idle"), tasks=TASKS, slow=plugin)
     host.start()
@@ -575,7 +575,7 @@ def test_host_without_standard_descriptors(make_host: MakeHost) -> None:
 
 
 def test_data_directory_removed_while_running(make_host: MakeHost) -> None:
-    """Without its directory a host cannot be reached, but its workers run, and SIGTERM ends it with code 0."""
+    """T52: without its directory a host cannot be reached, but its workers run, and SIGTERM ends it with code 0."""
     host = make_host(HEAD + table("idle"), tasks=TASKS)
     host.start_and_wait()
     pid = host.wait_for_worker("idle")["pid"]

@@ -106,7 +106,7 @@ def test_connecting_wrongly_is_an_error(make_host: MakeHost, function: str, flag
 
 
 def test_notify_is_delivered_at_commit(make_host: MakeHost) -> None:
-    """C26: in commit order, folded within a transaction, and nothing of a transaction rolled back."""
+    """C26, T72: in commit order, folded within a transaction, and nothing of a transaction rolled back."""
     host = make_host(EMBEDDED, tasks=TASKS)
     host.start_and_wait()
     with psycopg.connect(host.database_url(), autocommit=True) as connection:

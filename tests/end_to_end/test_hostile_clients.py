@@ -56,7 +56,7 @@ NONSENSE = [
 
 @pytest.mark.parametrize("line", NONSENSE, ids=range(len(NONSENSE)))
 def test_nonsense_gets_an_error(host: RunningHost, peer: socket.socket, line: bytes) -> None:
-    """Every malformed request is answered with an error, and the connection goes on."""
+    """T46: every malformed request is answered with an error, and the connection goes on."""
     peer.sendall(line)
     with peer.makefile() as lines:
         answer = json.loads(lines.readline())
@@ -66,7 +66,7 @@ def test_nonsense_gets_an_error(host: RunningHost, peer: socket.socket, line: by
 
 
 def test_endless_line_ends_its_connection_only(host: RunningHost, peer: socket.socket) -> None:
-    """A line without an end is cut off at the limit; others are served."""
+    """T44: a line without an end is cut off at the limit; others are served."""
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
         peer.sendall(b"x" * 65_536_000)
     assert host.status()["host"]["state"] == "run"
@@ -87,7 +87,7 @@ def test_peer_that_does_not_read_is_not_served_further(host: RunningHost, peer: 
 
 
 def test_connections_above_the_limit_are_refused_politely(host: RunningHost) -> None:
-    """The connection too many gets an error line; those before it stay."""
+    """T48: the connection too many gets an error line; those before it stay."""
     path = str(host.data_directory / "run" / "control.sock")
     connections = []
     refused = 0

@@ -86,7 +86,7 @@ def test_killed_worker_comes_back_at_once(make_host: MakeHost) -> None:
 
 
 def test_exit_0_is_forgotten_and_listed(make_host: MakeHost, tmp_path: Path) -> None:
-    """C29: exit code 0 unregisters; status lists the worker under finished, and start revives a static one."""
+    """C29, T01: exit code 0 unregisters; status lists the worker under finished, and start revives a static one."""
     trace = tmp_path / "trace"
     host = make_host(HEAD + worker("once", "once", bgw_main_arg=f'"{trace}"', bgw_restart_time="0"), tasks=TASKS)
     host.start_and_wait()
@@ -101,7 +101,7 @@ def test_exit_0_is_forgotten_and_listed(make_host: MakeHost, tmp_path: Path) -> 
     ("argument", "code"), [("1", 1), ("2", 2), ("256", 1), ("-1", 1), ('"a text"', 1), ("120", 120)], ids=lambda v: str(v)
 )
 def test_exit_codes_reach_the_host(make_host: MakeHost, argument: str, code: int) -> None:
-    """C30, C31, C32: exit codes arrive as they were meant; one outside 0..255 is 1, never a silent 0."""
+    """C30, C31, C32, T04: exit codes arrive as they were meant; one outside 0..255 is 1, never a silent 0."""
     host = make_host(HEAD + worker("leave", "leave", bgw_main_arg=argument, bgw_restart_time="3600"), tasks=TASKS)
     host.start_and_wait()
     if code == 1:
@@ -139,7 +139,7 @@ def test_missing_code_is_the_workers_failure(make_host: MakeHost, library: str, 
 
 
 def test_worker_that_ignores_everything_is_killed(make_host: MakeHost) -> None:
-    """C39: never unblocked, SIGTERM stays pending; SIGKILL follows after the stop timeout and the host exits with 0."""
+    """C39, T63, T78: never unblocked, SIGTERM stays pending; SIGKILL follows after the stop timeout and the host exits with 0."""
     host = make_host(HEAD + worker("deaf", "ignore", stop_timeout="0.3"), tasks=TASKS)
     host.start_and_wait()
     host.wait_for_worker("deaf")
@@ -170,7 +170,7 @@ def test_restart_by_an_operator(make_host: MakeHost) -> None:
 
 @pytest.mark.parametrize("victim", ["loader", "collector"])
 def test_helpers_can_be_killed(make_host: MakeHost, victim: str) -> None:
-    """C01: SIGKILL of the loader or the collector changes nothing that a user sees."""
+    """C01, T05: SIGKILL of the loader or the collector changes nothing that a user sees."""
     host = make_host(HEAD + worker("idle", "idle"), tasks=TASKS)
     host.start_and_wait()
     pid = host.wait_for_worker("idle")["pid"]
@@ -189,7 +189,7 @@ def test_helpers_can_be_killed(make_host: MakeHost, victim: str) -> None:
 
 
 def test_nothing_outlives_a_killed_host(make_host: MakeHost) -> None:
-    """C24: SIGKILL of the host leaves no worker, no helper, within a second; and a new host starts on the directory."""
+    """C24, T07: SIGKILL of the host leaves no worker, no helper, within a second; and a new host starts on the directory."""
     host = make_host(HEAD + worker("idle", "idle") + worker("deaf", "ignore"), tasks=TASKS)
     host.start_and_wait()
     host.wait_for_worker("idle")
@@ -206,7 +206,7 @@ def test_nothing_outlives_a_killed_host(make_host: MakeHost) -> None:
 
 
 def test_second_host_is_refused(make_host: MakeHost) -> None:
-    """A second run on the same directory is refused, is told who runs, and the first never notices."""
+    """T30, T51: a second run on the same directory is refused, is told who runs, and the first never notices."""
     host = make_host(HEAD + worker("idle", "idle"), tasks=TASKS)
     host.start_and_wait()
     pid = host.wait_for_worker("idle")["pid"]
@@ -255,7 +255,7 @@ def test_reload_puts_only_the_difference_into_effect(make_host: MakeHost, tmp_pa
 
 
 def test_broken_reload_changes_nothing(make_host: MakeHost) -> None:
-    """A broken file is refused with its errors; every worker goes on, and a killed loader still has the good text."""
+    """T79: a broken file is refused with its errors; every worker goes on, and a killed loader still has the good text."""
     host = make_host(HEAD + worker("idle", "idle"), tasks=TASKS)
     host.start_and_wait()
     pid = host.wait_for_worker("idle")["pid"]

@@ -110,7 +110,7 @@ def test_right_to_view(make_host: MakeHost) -> None:
 
 @needs_root
 def test_users_outside_the_group(make_host: MakeHost) -> None:
-    """Who is no member does not even reach the socket, and members cannot read what they pass through."""
+    """T49: who is no member does not even reach the socket, and members cannot read what they pass through."""
     host = shared_host(make_host, "view", "operate", "register")
     assert ask_as(host, ("ping", {}))[0]["error"]["code"] == "oserror"
     os.chmod(host.data_directory / "run" / "control.sock", 0o666)

@@ -145,7 +145,7 @@ def test_lost_server_ends_sleeping_workers_and_they_follow_it(in_two_databases: 
 
 
 def test_busy_listener_blocks_no_writer_and_costs_bounded_memory(make_host: MakeHost) -> None:
-    """C27: 10,000 long notifications wait for nobody, and are bounded for a worker that does not read: one note stands for them."""
+    """C27, T74: 10,000 long notifications wait for nobody, and are bounded for who does not read: one note stands for them."""
     host = make_host(EMBEDDED + waker("busy", "busy", 'wake_on = ["orders"]'), wakers=WAKERS)
     host.start_and_wait("run")
     said(host, "busy", "connected")

@@ -72,7 +72,7 @@ def test_one_connection_per_database(host: FakeHost, shared_server: Server) -> N
 
 
 def test_lost_listener_comes_back_with_a_gap(host: FakeHost, shared_server: Server) -> None:
-    """A listening connection that breaks is made again, and the channels that may have missed something are named."""
+    """T74: a listening connection that breaks is made again, and the channels that may have missed something are named."""
     host.external(shared_server.url)
     host.send(type="listen", channels={"postgres": ["a", "b"]})
     host.received("gap")
@@ -130,7 +130,7 @@ def test_empty_name_is_the_urls_own_database(host: FakeHost, shared_server: Serv
 
 
 def test_burst_of_notifications_is_complete(make_host: Callable[..., FakeHost], shared_server: Server) -> None:
-    """Thousands of notifications in one commit all arrive."""
+    """T74: thousands of notifications in one commit all arrive."""
     host = make_host()
     host.external(shared_server.url)
     host.send(type="listen", channels={"postgres": ["a"]})

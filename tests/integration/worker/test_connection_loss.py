@@ -72,7 +72,7 @@ def wait_until_there(life: Life, server: Server, backend: int, how: str) -> None
     ],
 )
 def test_terminated_backend_ends_the_worker(start: Start, losses: Server, function: str, how: str) -> None:
-    """C20: a connection that the server ends takes the worker along: exit code 1, the server's words, clean-up run."""
+    """C20, T71: a connection that the server ends takes the worker along: exit code 1, the server's words, clean-up run."""
     life = start(function, how)
     backend = backend_of(life)
     wait_until_there(life, losses, backend, how)

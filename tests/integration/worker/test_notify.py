@@ -54,14 +54,14 @@ def test_order_is_that_of_the_commits(start: Any, heard: Any) -> None:
 
 
 def test_savepoint_takes_its_notifications_back(start: Any, heard: Any) -> None:
-    """C26: what is rolled back to a savepoint is not delivered; equal ones count once across released ones."""
+    """C26, T72: what is rolled back to a savepoint is not delivered; equal ones count once across released ones."""
     life = start("savepoints")
     assert life.wait() == 0, life.read("err")
     assert heard() == ["outer", "released"]
 
 
 def test_payloads_up_to_the_limit(start: Any, heard: Any) -> None:
-    """C26: 7999 bytes pass, 8000 are the server's own error before any commit, and so is what is no text."""
+    """C26, T73: 7999 bytes pass, 8000 are the server's own error before any commit, and so is what is no text."""
     life = start("payloads")
     assert life.wait() == 0, life.read("err")
     assert heard() == ["", "x" * 7999, "é" * 3999 + "x", "after"]

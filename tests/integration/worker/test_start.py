@@ -103,7 +103,7 @@ def test_function_may_be_inside_something(host: PlayedHost, tmp_path: Path) -> N
     ids=["alarm", "handlers", "mask"],
 )
 def test_import_cannot_spoil_the_start(host: PlayedHost, tmp_path: Path, spoiling: str) -> None:
-    """C21: what an import does to mask, handlers, alarm and wakeup descriptor is undone before the function runs."""
+    """C21, T56: what an import does to mask, handlers, alarm and wakeup descriptor is undone before the function runs."""
     (tmp_path / "spoiler.py").write_text(f"import signal, time\n{spoiling}\nfrom functions import look_at_process, wait_for_ever\n")
     life = host.start("look_at_process", library="spoiler", python_path=[str(HERE), str(tmp_path)])
     assert "SIGTERM" in life.read("out").splitlines()[0]
