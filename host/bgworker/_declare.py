@@ -8,7 +8,7 @@ and the command line, for ``LIBRARY:FUNCTION``.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 
 from bgworker._spec import FIELD_NAMES
@@ -55,6 +55,12 @@ class WorkerKeys(TypedDict, total=False):
     max_age: float | None
     max_memory: int | str | None
     watchdog: float | None
+    environment: Mapping[str, str] | None
+    env_file: str | None
+    working_directory: str | None
+    umask: str | None
+    nice: int | None
+    rlimits: Mapping[str, Any] | None
 
 
 def background_worker(**keys: Unpack[WorkerKeys]) -> Callable[[_Function], _Function]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import enum
 import json
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from bgworker import _supervision as supervision
@@ -117,6 +118,18 @@ class BackgroundWorker:
     max_memory: int | str | None = None
     #: Seconds without progress after which the worker is stuck, and stopped. Waiting on the latch is no lack of it.
     watchdog: float | None = None
+    #: Environment variables, beside those of the host and before those of ``env_file``. Values may be secrets: no repr.
+    environment: Mapping[str, str] | None = field(default=None, repr=False)
+    #: Absolute path of a file of NAME=value lines, read at each start, as the worker's user.
+    env_file: str | None = None
+    #: Absolute; None is the host's.
+    working_directory: str | None = None
+    #: Octal digits, such as "022"; None is the host's.
+    umask: str | None = None
+    #: -20 to 19; None is the host's. Only root can have a lower one than the host.
+    nice: int | None = None
+    #: Name of a limit -> integer or "unlimited", for soft and hard, or {"soft": ..., "hard": ...}.
+    rlimits: Mapping[str, Any] | None = None
 
     @property
     def is_database_worker(self) -> bool:
@@ -182,7 +195,7 @@ def worker_from_dict(data: Any) -> BackgroundWorker:
     def refuse(key: str, expected: str) -> RegistrationError:
         return RegistrationError(
             f'background worker "{printable(name)}" cannot be registered: {key} must be {expected}',
-            f"The value given is {printable(repr(data[key]))[:200]}.",
+            f"The value given is {printable(repr(data[key]))[:200]}." if key != "environment" else "",  # it may be a password
         )
 
     values: dict[str, Any] = {}

@@ -168,6 +168,9 @@ def _workers(tables: dict[str, Any], findings: Findings, *, has_database: bool) 
             at = f"{label} bgw_main_arg"
             raw = raw | {"bgw_main_arg": plain(raw["bgw_main_arg"], at, (*path, "bgw_main_arg"), findings)}
         values = convert_table(raw, WorkerTable, label, path, findings)
+        for key in ("env_file", "working_directory"):
+            if values.get(key):
+                values[key] = beside(findings.path, values[key])
         if isinstance(raw, dict):
             check_worker(values, raw, label, path, findings, has_database=has_database)
         workers.append(values)

@@ -16,6 +16,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from bgworker._spec import BGW_EXTRALEN, BGW_MAXLEN, MAX_RESTART_TIME, printable
 from bgworker._supervision import BACKOFF, STOP_SIGNALS
+from bgworker._surroundings import LIMITS
 
 #: MAX_BACKENDS of PostgreSQL, which bounds its max_worker_processes (guc_tables.c).
 MAX_SLOTS: Final = 262_143
@@ -48,6 +49,18 @@ Directory = Annotated[str, Meta(extra_json_schema={"minLength": 1})]
 Channel = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": 63})]
 ExitCode = Annotated[int, Meta(ge=0, le=255)]
 UrlText = Annotated[str, Meta(extra_json_schema={"pattern": "^(embedded$|postgres(ql)?://)"})]
+_ONE_LIMIT: Final = {"anyOf": [{"type": "integer", "minimum": 0}, {"const": "unlimited"}]}
+_LIMIT_SCHEMA: Final = {
+    "anyOf": [
+        *_ONE_LIMIT["anyOf"],
+        {
+            "type": "object",
+            "properties": {"soft": _ONE_LIMIT, "hard": _ONE_LIMIT},
+            "required": ["soft", "hard"],
+            "additionalProperties": False,
+        },
+    ]
+}
 _TEXT: Final = f"a string of 1 to {BGW_MAXLEN - 1} bytes"
 
 
@@ -340,7 +353,52 @@ class WorkerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             _TIMEOUT,
         ),
     ] = UNSET
+    environment: Annotated[
+        dict[str, Any] | UnsetType,
+        _key(
+            "Environment variables, beside those that the host has; they win over those of env_file.",
+            "a table of strings",
+            additionalProperties={"type": "string"},
+        ),
+    ] = UNSET
+    env_file: Annotated[
+        str | UnsetType,
+        _key(
+            "File of environment variables, lines of NAME=value, relative to this file; read at each start of the worker.",
+            "a path",
+            minLength=1,
+        ),
+    ] = UNSET
+    working_directory: Annotated[
+        str | UnsetType,
+        _key("Directory to start in, relative to this file. Default: the host's.", "a path", minLength=1),
+    ] = UNSET
+    umask: Annotated[
+        str | UnsetType,
+        _key(
+            "Permissions that files it makes do not get. Default: the host's.",
+            'a string of octal digits, such as "022"',
+            pattern="^0?[0-7]{3}$",
+        ),
+    ] = UNSET
+    nice: Annotated[
+        Annotated[int, Meta(ge=-20, le=19)] | UnsetType,
+        _key("-20, the most favoured, to 19. Default: the host's; only root can go below it.", "an integer from -20 to 19"),
+    ] = UNSET
+    rlimits: Annotated[
+        dict[str, Any] | UnsetType,
+        _key(
+            f"Resource limits: a number for soft and hard limit, or {{ soft, hard }}. They are {', '.join(LIMITS)}.",
+            "a table of limits",
+            propertyNames={"enum": list(LIMITS)},
+            additionalProperties=_LIMIT_SCHEMA,
+        ),
+    ] = UNSET
     enabled: Annotated[bool, _key("false switches the worker off.", "true or false")] = True
+
+    def __repr__(self) -> str:
+        # As of DatabaseSettings: environment may hold passwords.
+        return f"WorkerTable(bgw_name={self.bgw_name!r}, ...)"
 
     @property
     def is_override(self) -> bool:

@@ -58,7 +58,8 @@ def convert_table(
         try:
             values[key] = msgspec.convert(value, _types(kind)[key])
         except msgspec.ValidationError as error:
-            problem = f"expected {known[key]}, found {_found(value, error, is_secret=is_secret)}"
+            found = _found(value, error, is_secret=is_secret or key == "environment")
+            problem = f"expected {known[key]}, found {found}"
             findings.add(f"{table} {key}", (*path, key), problem, hint=_hint(key, value))
     for key in _required(kind):
         if key not in raw:
@@ -139,4 +140,6 @@ def _found(value: Any, error: msgspec.ValidationError, *, is_secret: bool) -> st
 def _hint(key: str, value: Any) -> str:
     if key == "bgw_restart_time" and value == -1 and not isinstance(value, bool):
         return 'Write "BGW_NEVER_RESTART" for a worker that is never to be restarted.'
+    if key == "umask" and isinstance(value, int):
+        return 'Write the octal digits in quotes, such as "022".'
     return ""

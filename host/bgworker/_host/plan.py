@@ -85,6 +85,13 @@ KEYS: Final[dict[str, Row]] = {
     "singleton": Row(_RESTART, Shown.VALUE),
     "user": Row(_RESTART, Shown.VALUE),
     "group": Row(_RESTART, Shown.VALUE),
+    # The names of its variables, which are the names of its parts; the values may be secrets.
+    "environment": Row(_RESTART, Shown.NOTHING),
+    "env_file": Row(_RESTART, Shown.VALUE),
+    "working_directory": Row(_RESTART, Shown.VALUE),
+    "umask": Row(_RESTART, Shown.VALUE),
+    "nice": Row(_RESTART, Shown.VALUE),
+    "rlimits": Row(_RESTART, Shown.VALUE),
     "restart_on": Row(_LIVE, Shown.VALUE),
     "restart_backoff": Row(_LIVE, Shown.VALUE),
     "success_exit_codes": Row(_LIVE, Shown.VALUE),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from bgworker import _supervision as supervision
+from bgworker import _surroundings
 from bgworker._core.slots import Exit, Slot
 from bgworker._core.states import Origin, SlotState
 from bgworker._spec import BackgroundWorker, flag_names, printable
@@ -88,9 +89,8 @@ def config_view(worker: BackgroundWorker) -> dict[str, Any]:
         "stop_timeout": worker.stop_timeout,
         "stop_when": worker.stop_when,
         "singleton": worker.singleton,
-        "user": worker.user,
-        "group": worker.group,
         **{key: getattr(worker, key) for key in supervision.KEYS},
+        **{key: _surroundings.shown(key, getattr(worker, key)) for key in _surroundings.KEYS},
     }
 
 

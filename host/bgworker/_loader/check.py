@@ -8,8 +8,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from bgworker import _surroundings
 from bgworker._config.load import ConfigurationErrors
 from bgworker._loader.catalogue import Catalogue, build
+from bgworker._process import env_file
 from bgworker._process.identity import OwnIdentity, find_identity
 from bgworker._spec import BackgroundWorker, printable
 from bgworker._worker.library import resolve
@@ -26,7 +28,7 @@ def check(config_path: str) -> int:
     try:
         catalogue = build(config_path or None, announce=_announce, may_start_threads=True)
         report = catalogue.to_message()
-        report["workers"] = [{**each["worker"], "origins": each["origins"]} for each in report["workers"]]
+        report["workers"] = [_shown(each["worker"]) | {"origins": each["origins"]} for each in report["workers"]]
         report["rejected"] = [*report["rejected"], *_hopeless(catalogue)]
         report["errors"] = []
         # They may hold secrets, and nobody asked.
@@ -42,6 +44,10 @@ def check(config_path: str) -> int:
     os._exit(code)  # threads of plugins must not keep a finished check alive
 
 
+def _shown(worker: dict[str, Any]) -> dict[str, Any]:
+    return {key: _surroundings.shown(key, value) for key, value in worker.items()}
+
+
 def _announce(name: str) -> None:
     """Say what is about to be imported: whoever reads this blames by it when the process ends."""
     sys.stderr.write(f"importing {name}\n")
@@ -54,7 +60,7 @@ def _hopeless(catalogue: Catalogue) -> list[dict[str, str]]:
     found = []
     for static in catalogue.static.workers:
         worker = static.worker
-        if (refusal := _refused_identity(worker)) is not None:
+        if (refusal := _refused_identity(worker) or _out_of_reach(worker)) is not None:
             found.append({"bgw_name": worker.bgw_name, "error": refusal})
             continue
         if worker.bgw_library_name in catalogue.broken:
@@ -63,26 +69,38 @@ def _hopeless(catalogue: Catalogue) -> list[dict[str, str]]:
         try:
             resolve(worker.bgw_library_name, worker.bgw_function_name, catalogue.plugins)
         except PluginError as error:
-            name = printable(worker.bgw_name)
-            lines = (
-                f'background worker "{name}" would fail to start: {error.message_primary}',
-                error.message_detail,
-                error.message_hint,
-            )
-            found.append({"bgw_name": worker.bgw_name, "error": "\n".join(filter(None, lines))})
+            found.append({"bgw_name": worker.bgw_name, "error": _would_fail(worker, error)})
     return found
 
 
 def _refused_identity(worker: BackgroundWorker) -> str | None:
     """Return why the worker cannot run as its user and group on a host that whoever checks would start."""
-    lines: Sequence[str] | None = OwnIdentity.of_this_process().refusal(worker.user, worker.group)
-    verb = "cannot be registered"
-    if lines is None and (worker.user, worker.group) != (None, None):
+    refusal = OwnIdentity.of_this_process().refusal(worker.user, worker.group)
+    if refusal is not None:
+        return _sentence(worker, "cannot be registered", refusal)
+    if (worker.user, worker.group) != (None, None):
         try:
             find_identity(worker.user, worker.group)
         except HostError as error:
-            verb = "would fail to start"
-            lines = (error.message_primary, error.message_detail, error.message_hint)
-    if lines is None:
-        return None
+            return _would_fail(worker, error)
+    return None
+
+
+def _out_of_reach(worker: BackgroundWorker) -> str | None:
+    """Return which file or directory that the worker starts with is missing or wrong, as far as whoever checks can see."""
+    try:
+        if worker.env_file is not None:
+            env_file.read(worker.env_file)
+        if worker.working_directory is not None and not os.path.isdir(worker.working_directory):
+            raise HostError(f'working_directory "{printable(worker.working_directory)}" is not a directory')
+    except HostError as error:
+        return _would_fail(worker, error)
+    return None
+
+
+def _would_fail(worker: BackgroundWorker, error: HostError) -> str:
+    return _sentence(worker, "would fail to start", (error.message_primary, error.message_detail, error.message_hint))
+
+
+def _sentence(worker: BackgroundWorker, verb: str, lines: Sequence[str]) -> str:
     return "\n".join(filter(None, (f'background worker "{printable(worker.bgw_name)}" {verb}: {lines[0]}', *lines[1:])))

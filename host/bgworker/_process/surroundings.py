@@ -9,13 +9,15 @@ a worker never runs in other surroundings than it asked for. Imported by the loa
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from bgworker._process import identity, prctl, reach
+from bgworker._process import env_file, identity, prctl, reach
 from bgworker._process.identity import Identity
+from bgworker._surroundings import UNLIMITED, both_limits
 from bgworker._text import printable
 from bgworker.errors import HostError
 
@@ -34,8 +36,55 @@ def enter(wanted: Mapping[str, Any], host_pid: int, secrets: Collection[str] = (
     Raises:
         HostError: The worker has failed to start.
     """
+    for name, limit in wanted.get("rlimits", {}).items():
+        _limit(name, limit)
+    if "nice" in wanted:
+        _set_priority(wanted["nice"])
     if "user" in wanted or "group" in wanted:
         _change_identity(identity.find_identity(wanted.get("user"), wanted.get("group")), host_pid, secrets)
+    if "umask" in wanted:
+        os.umask(int(wanted["umask"], 8))
+    if "working_directory" in wanted:
+        _enter_directory(wanted["working_directory"])
+    if "env_file" in wanted:
+        os.environ |= env_file.read(wanted["env_file"])
+    os.environ |= wanted.get("environment", {})
+
+
+def _limit(name: str, limit: Any) -> None:
+    number = getattr(resource, f"RLIMIT_{name.upper()}", None)
+    if number is None:
+        raise HostError(f"could not set rlimits {name}: this system has no such limit")
+    soft, hard = (resource.RLIM_INFINITY if each == UNLIMITED else each for each in both_limits(limit))
+    try:
+        resource.setrlimit(number, (soft, hard))
+    except (OSError, ValueError) as error:
+        own = resource.getrlimit(number)[1]
+        raise HostError(
+            f"could not set rlimits {name}: {error}",
+            f"The host's own hard limit is {UNLIMITED if own == resource.RLIM_INFINITY else own}; only root can raise it.",
+            "Ask for less, or raise the limit where the host is started, such as LimitNOFILE= of a systemd unit.",
+        ) from None
+
+
+def _set_priority(nice: int) -> None:
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+    except OSError as error:
+        raise HostError(
+            f"could not set nice to {nice}: {error.strerror}",
+            f"The host's own is {os.getpriority(os.PRIO_PROCESS, 0)}; only root can have a lower one, which is more favoured.",
+        ) from None
+
+
+def _enter_directory(path: str) -> None:
+    try:
+        os.chdir(path)
+    except OSError as error:
+        raise HostError(
+            f'could not enter working_directory "{printable(path)}": {error.strerror}',
+            "It is entered as the user that the worker runs as.",
+        ) from None
 
 
 def _change_identity(target: Identity, host_pid: int, secrets: Collection[str]) -> None:

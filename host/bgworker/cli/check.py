@@ -10,7 +10,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from bgworker._spec import FIELD_NAMES, worker_from_dict
+from bgworker._spec import BackgroundWorker
 from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import json_option, verb
@@ -137,10 +137,7 @@ def _excess(configuration: Configuration, report: dict[str, Any]) -> Configurati
     """Return the error for workers that get no slot (C14), in the words of the room that knows them."""
     from bgworker._config.merge import StaticWorker, excess_error
 
-    workers = [
-        StaticWorker(worker_from_dict({key: each[key] for key in FIELD_NAMES if key in each}), each["origins"])
-        for each in report["workers"]
-    ]
+    workers = [StaticWorker(BackgroundWorker(bgw_name=each["bgw_name"]), each["origins"]) for each in report["workers"]]
     return excess_error(workers, configuration.host.max_worker_processes)
 
 
