@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
+from bgworker import _command, _surroundings
 from bgworker import _supervision as supervision
-from bgworker import _surroundings
 from bgworker._supervision import is_number as is_number
 from bgworker._text import is_inert as is_inert
 from bgworker._text import printable as printable
@@ -101,7 +101,8 @@ class BackgroundWorker:
     #: System group to run as, by name or number; None is the user's own.
     group: str | None = None
     #: "always" brings the worker back after a success, too, bgw_restart_time later; "crash" is the chapter's way (C29).
-    restart_on: str = "crash"
+    #: None is that, and for a command that is restarted at all "always".
+    restart_on: str | None = None
     #: Restarts slow down while the worker keeps failing: any of the keys factor, ceiling, jitter and healthy_after.
     restart_backoff: dict[str, float] | None = None
     #: Exit codes that count as exit code 0.
@@ -130,6 +131,8 @@ class BackgroundWorker:
     nice: int | None = None
     #: Name of a limit -> integer or "unlimited", for soft and hard, or {"soft": ..., "hard": ...}.
     rlimits: Mapping[str, Any] | None = None
+    #: A program and its arguments, instead of a function.
+    command: tuple[str, ...] | None = None
 
     @property
     def is_database_worker(self) -> bool:
@@ -149,7 +152,7 @@ class BackgroundWorker:
     @property
     def needs_own_interpreter(self) -> bool:
         """Whether the worker's process must be executed afresh: a clone of the loader has other surroundings behind it."""
-        return any(key in _surroundings.NEED_OWN_INTERPRETER for key in self.surroundings())
+        return self.command is None and any(key in _surroundings.NEED_OWN_INTERPRETER for key in self.surroundings())
 
     def surroundings(self) -> dict[str, Any]:
         """Return the keys that its process is born with, as JSON values; only those that are set."""
@@ -167,6 +170,8 @@ class BackgroundWorker:
         data["bgw_start_time"] = self.bgw_start_time.value
         data["wake_on"] = list(self.wake_on)
         data["success_exit_codes"] = list(self.success_exit_codes)
+        if self.command is not None:
+            data["command"] = list(self.command)
         if self.is_never_restarted:
             data["bgw_restart_time"] = "BGW_NEVER_RESTART"
         return data
@@ -240,6 +245,10 @@ def worker_from_dict(data: Any) -> BackgroundWorker:
         elif key == "singleton":
             if not isinstance(value, bool):
                 raise refuse(key, "true or false")
+        elif key == "command":
+            if (expected := _command.expected(value)) is not None:
+                raise refuse(key, expected)
+            value = tuple(value) if value is not None else None
         elif key in _surroundings.KEYS:
             if (expected := _surroundings.expected(key, value)) is not None:
                 raise refuse(key, expected)
@@ -275,11 +284,18 @@ def sanity_check(worker: BackgroundWorker, *, is_dynamic: bool, has_database: bo
             raise refuse(f"{key} {problem}")
     if (problem := _text_problem(worker.bgw_extra, BGW_EXTRALEN)) is not None:
         raise refuse(f"bgw_extra {problem}")
-    if not worker.bgw_library_name or not worker.bgw_function_name:
+    if worker.command is not None:
+        if (problem_found := _command.find_problem(worker)) is not None:
+            raise refuse(*problem_found)
+        worker = replace(worker, bgw_library_name=_command.LIBRARY, bgw_function_name=_command.FUNCTION)
+    elif not worker.bgw_library_name or not worker.bgw_function_name:
         raise refuse(
             "it names no function",
-            hint="Set both bgw_library_name, a plugin or an importable module, and bgw_function_name, a function in it.",
+            hint="Set both bgw_library_name, a plugin or an importable module, and bgw_function_name, a function in it; "
+            "or command, a program and its arguments.",
         )
+    elif (worker.bgw_library_name, worker.bgw_function_name) == (_command.LIBRARY, _command.FUNCTION):
+        raise refuse("it names no command", hint="Set command alone: a program and its arguments.")
     if not worker.bgw_flags & BGWORKER_SHMEM_ACCESS:
         raise refuse(
             "it must ask for shared memory access",
@@ -324,9 +340,12 @@ def sanity_check(worker: BackgroundWorker, *, is_dynamic: bool, has_database: bo
             "Such a worker starts with the host, whatever the database does.",
             "Use BgWorkerStart_ConsistentState or BgWorkerStart_RecoveryFinished, or leave stop_when out.",
         )
-    kept = supervision.normalised(
-        {key: getattr(worker, key) for key in supervision.KEYS}, None if restart_time == BGW_NEVER_RESTART else restart_time
-    )
+    values = {key: getattr(worker, key) for key in supervision.KEYS}
+    if worker.restart_on is None:
+        # A program that ends with code 0 is a server that somebody stopped, more often than a job that is done.
+        is_kept_up = worker.command is not None and restart_time != BGW_NEVER_RESTART
+        values["restart_on"] = "always" if is_kept_up else supervision.RESTART_ON[0]
+    kept = supervision.normalised(values, None if restart_time == BGW_NEVER_RESTART else restart_time)
     if isinstance(kept, supervision.Problem):
         raise refuse(f"{kept.key} {kept.reason}", printable(kept.detail), kept.hint)
     if worker.bgw_notify_pid < 0 or worker.bgw_notify_pid > 2**31 - 1:

@@ -34,6 +34,18 @@ _LIBRARY: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _URL_PREFIXES: Final = ("postgresql://", "postgres://")
 #: A worker that can be registered, on which one key after another is tried.
 _SOUND: Final = BackgroundWorker(bgw_name="x", bgw_library_name="x", bgw_function_name="x")
+#: What makes of it one with a command.
+_NO_FUNCTION: Final = {"bgw_library_name": "", "bgw_function_name": ""}
+#: Keys that do not go with a command.
+_NOT_WITH_COMMAND: Final = (
+    "bgw_library_name",
+    "bgw_function_name",
+    "bgw_flags",
+    "singleton",
+    "wake_on",
+    "bgw_main_arg",
+    "watchdog",
+)
 
 
 def check_host(values: dict[str, Any], given: Collection[str], findings: Findings) -> None:
@@ -137,10 +149,9 @@ def registration_values(values: Mapping[str, Any]) -> dict[str, Any]:
         fields["bgw_start_time"] = BgWorkerStartTime[fields["bgw_start_time"]]
     if fields.get("bgw_restart_time") == NEVER:
         fields["bgw_restart_time"] = BGW_NEVER_RESTART
-    if "wake_on" in fields:
-        fields["wake_on"] = tuple(fields["wake_on"])
-    if "success_exit_codes" in fields:
-        fields["success_exit_codes"] = tuple(fields["success_exit_codes"])
+    for key in ("wake_on", "success_exit_codes", "command"):
+        if key in fields:
+            fields[key] = tuple(fields[key])
     return fields
 
 
@@ -158,14 +169,16 @@ def check_worker(
         has_database: Whether the file has a [database].
     """
     fields = registration_values(values)
-    if "bgw_library_name" not in given and "bgw_flags" not in given:
+    if not {"bgw_library_name", "bgw_flags", "command"} & set(given):
         fields.pop("singleton", None)  # its flags are those of a plugin's worker; both are checked once they are merged
     # A worker that is switched off may wait for a database to be configured.
     has_database = has_database or not values.get("enabled", True)
-    if fields.get("bgw_library_name") and "bgw_function_name" not in given:
+    if fields.get("bgw_library_name") and not {"bgw_function_name", "command"} & set(given):
         findings.add(table, path, "key bgw_function_name is missing", "Expected is the name of a function in the library.")
     try:
-        sanity_check(replace(_SOUND, **fields), is_dynamic=False, has_database=has_database)
+        sanity_check(
+            replace(_SOUND, **(_NO_FUNCTION if "command" in fields else {}) | fields), is_dynamic=False, has_database=has_database
+        )
     except RegistrationError:
         pass  # which is the first of perhaps several
     else:
@@ -189,11 +202,16 @@ def _trials(fields: dict[str, Any]) -> list[tuple[Sequence[str], dict[str, Any]]
     for key, value in fields.items():
         if key == "wake_on":
             trials += [([key], {key: (channel,)}) for channel in value]
+        elif key == "command":
+            trials.append(([key], {key: value} | _NO_FUNCTION))
         elif key != "singleton":
             trials.append(([key], {key: value}))
     # With shared memory access, the lack of which is reported by then.
     flags = fields.get("bgw_flags", BGWORKER_SHMEM_ACCESS) | BGWORKER_SHMEM_ACCESS
-    if "singleton" in fields:
+    if "command" in fields:
+        alone = {"command": ("x",)} | _NO_FUNCTION
+        trials += [([key], alone | {key: fields[key]}) for key in _NOT_WITH_COMMAND if key in fields]
+    elif "singleton" in fields:
         trials.append((["singleton"], {"bgw_flags": flags, "singleton": fields["singleton"]}))
     if "bgw_flags" in fields and "bgw_start_time" in fields:
         trials.append((["bgw_start_time"], {"bgw_flags": flags, "bgw_start_time": fields["bgw_start_time"]}))

@@ -203,7 +203,7 @@ class DatabaseSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class WorkerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A worker of its own, if it names a library; else changes to the worker that a plugin registers under this name."""
+    """A worker of its own, if it names a library or a command; else changes to the plugin's worker of this name."""
 
     bgw_name: Annotated[
         str,
@@ -282,6 +282,14 @@ class WorkerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             "true or false",
         ),
     ] = UNSET
+    command: Annotated[
+        list[str] | UnsetType,
+        _key(
+            "A program and its arguments, instead of bgw_library_name and bgw_function_name. No shell reads it.",
+            "an array of strings, a program and its arguments",
+            minItems=1,
+        ),
+    ] = UNSET
     user: Annotated[
         str | UnsetType,
         _key(
@@ -295,7 +303,8 @@ class WorkerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     restart_on: Annotated[
         Literal["crash", "always"] | UnsetType,
         _key(
-            '"always" starts the worker again after a success, too, bgw_restart_time later. "crash", the default, does not.',
+            '"always" starts the worker again after a success, too, bgw_restart_time later. "crash" does not. Default: "crash", '
+            'and "always" for a command.',
             '"crash" or "always"',
         ),
     ] = UNSET
@@ -403,7 +412,7 @@ class WorkerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     @property
     def is_override(self) -> bool:
         """Whether the entry changes a plugin's worker instead of being a worker of its own."""
-        return self.bgw_library_name is UNSET
+        return self.bgw_library_name is UNSET and self.command is UNSET
 
 
 class ConfigurationTables(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

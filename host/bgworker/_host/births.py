@@ -71,6 +71,8 @@ class WorkerProcess:
     database: str = ""
     #: Which code it runs, by its own account.
     code: dict[str, str] = field(default_factory=dict)
+    #: It says that it executes a program which is not ours: when that has been executed, its channel ends.
+    is_executing: bool = False
     #: Channels of notifications that were not queued for it, because it does not read its channel.
     missed: set[str] = field(default_factory=set)
 
@@ -203,8 +205,8 @@ class Births:
             process.connection = Connection(
                 self._loop,
                 process.channel,
-                lambda message: self._on_message(process, message),
-                lambda reason: None,  # the exit tells; a worker that closes its channel only loses its voice
+                lambda message: self._take(process, message),
+                lambda reason: self._channel_ended(process),
                 limit=MAX_REQUEST_BYTES,
             )
         except OSError as error:  # epoll_ctl(2) has a limit of its own; the blank process finds its channel closed, and leaves
@@ -214,6 +216,18 @@ class Births:
         process.pid = pid
         self.by_pid[pid] = process
         self._on_born(process)
+
+    def _take(self, process: WorkerProcess, message: Message) -> None:
+        process.is_executing = message.get("type") == "executing"
+        if not process.is_executing:
+            self._on_message(process, message)
+
+    def _channel_ended(self, process: WorkerProcess) -> None:
+        # The channel is close-on-exec: its end is the program's beginning. Else the exit tells, and a worker that closes
+        # its channel only loses its voice.
+        if process.is_executing:
+            process.is_executing = False
+            self._on_message(process, {"type": "started"})
 
     def failed(self, birth: int, error: str) -> None:
         """Take the loader's word that a process could not be made."""

@@ -748,14 +748,16 @@ class Host:
             self._register_launcher()
         if self.database is None and not is_reload:
             self.apply(self.machine.set_phase(Phase.RECOVERY_FINISHED, "", time.monotonic()))
+        # A program that is not ours would die of SIGHUP, and has no settings.
+        readers = [pid for pid, process in self.births.by_pid.items() if process.worker.command is None]
         if is_reload:
             # Settings changed for everybody: each worker re-reads them when it chooses (C25).
-            for pid in self.births.by_pid:
+            for pid in readers:
                 signal_worker(pid, signal.SIGHUP, whole_session=False)
             self.log("LOG", f"configuration reloaded: {reloading.summary(told['changes'])}")
         if not is_reload:
             self._service.ready()
-        self._reloaded = {**told, "signalled": len(self.births.by_pid)}
+        self._reloaded = {**told, "signalled": len(readers)}
         if self.database is not None:
             self.apply(self.machine.set_phase(self.database.phase, self.database.detail, time.monotonic()))
         self._tell_state()

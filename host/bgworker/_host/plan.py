@@ -85,6 +85,8 @@ KEYS: Final[dict[str, Row]] = {
     "singleton": Row(_RESTART, Shown.VALUE),
     "user": Row(_RESTART, Shown.VALUE),
     "group": Row(_RESTART, Shown.VALUE),
+    # As everybody sees in ps.
+    "command": Row(_RESTART, Shown.VALUE),
     # The names of its variables, which are the names of its parts; the values may be secrets.
     "environment": Row(_RESTART, Shown.NOTHING),
     "env_file": Row(_RESTART, Shown.VALUE),

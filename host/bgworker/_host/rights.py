@@ -210,6 +210,12 @@ def check_registration(caller: Caller, worker: BackgroundWorker) -> None:
         PermissionDenied: The library or function is not among those allowed.
     """
     name = printable(worker.bgw_name)
+    if worker.command is not None and Right.REGISTER in caller.grants.rights and caller.grants.registrable:
+        raise PermissionDenied(
+            f'background worker "{name}" cannot be registered: permission denied for command',
+            "The right to register functions of some libraries does not extend to programs.",
+            'Ask the host\'s owner for "register" in control_allow of [host].',
+        )
     if not caller.grants.allows_registration(worker):
         allowed = ", ".join(":".join(("register", *limits)) for limits in caller.grants.registrable)
         raise PermissionDenied(

@@ -90,6 +90,7 @@ def config_view(worker: BackgroundWorker) -> dict[str, Any]:
         "stop_when": worker.stop_when,
         "singleton": worker.singleton,
         **{key: getattr(worker, key) for key in supervision.KEYS},
+        "command": list(worker.command) if worker.command is not None else None,
         **{key: _surroundings.shown(key, getattr(worker, key)) for key in _surroundings.KEYS},
     }
 

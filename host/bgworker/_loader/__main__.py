@@ -126,7 +126,13 @@ def _load(channel: HelperChannel, message: Message) -> Catalogue | None:
 
 def _preload_runtime(*, has_database: bool) -> None:
     """Import what every worker needs anyway, once and shared, instead of in each of them."""
-    for name in ("bgworker._worker.main", "bgworker.worker", "bgworker.spi", *(("psycopg",) if has_database else ())):
+    for name in (
+        "bgworker._worker.main",
+        "bgworker._worker.command",
+        "bgworker.worker",
+        "bgworker.spi",
+        *(("psycopg",) if has_database else ()),
+    ):
         try:
             import_module(name)
         except ImportError:

@@ -11,7 +11,7 @@ from typing import Any
 from bgworker import _surroundings
 from bgworker._config.load import ConfigurationErrors
 from bgworker._loader.catalogue import Catalogue, build
-from bgworker._process import env_file
+from bgworker._process import env_file, programs
 from bgworker._process.identity import OwnIdentity, find_identity
 from bgworker._spec import BackgroundWorker, printable
 from bgworker._worker.library import resolve
@@ -63,8 +63,8 @@ def _hopeless(catalogue: Catalogue) -> list[dict[str, str]]:
         if (refusal := _refused_identity(worker) or _out_of_reach(worker)) is not None:
             found.append({"bgw_name": worker.bgw_name, "error": refusal})
             continue
-        if worker.bgw_library_name in catalogue.broken:
-            continue  # named already
+        if worker.command is not None or worker.bgw_library_name in catalogue.broken:
+            continue  # it has none, or that was named already
         _announce(worker.bgw_library_name)
         try:
             resolve(worker.bgw_library_name, worker.bgw_function_name, catalogue.plugins)
@@ -87,12 +87,14 @@ def _refused_identity(worker: BackgroundWorker) -> str | None:
 
 
 def _out_of_reach(worker: BackgroundWorker) -> str | None:
-    """Return which file or directory that the worker starts with is missing or wrong, as far as whoever checks can see."""
+    """Return which file, directory or program that the worker starts with is missing or wrong, as whoever checks sees it."""
     try:
-        if worker.env_file is not None:
-            env_file.read(worker.env_file)
+        variables = dict(os.environ) | (env_file.read(worker.env_file) if worker.env_file is not None else {})
         if worker.working_directory is not None and not os.path.isdir(worker.working_directory):
             raise HostError(f'working_directory "{printable(worker.working_directory)}" is not a directory')
+        if worker.command is not None:
+            path = (variables | dict(worker.environment or {})).get("PATH", os.defpath)
+            programs.find(worker.command[0], path, worker.working_directory or "")
     except HostError as error:
         return _would_fail(worker, error)
     return None

@@ -96,6 +96,8 @@ def _change_identity(target: Identity, host_pid: int, secrets: Collection[str]) 
             os.fchown(fd, target.uid, target.gid)
         identity.become(target)
         prctl.set_no_new_privs()
+        # Until it executes something, this is a copy of the loader, and that user's processes are not to read it.
+        prctl.set_dumpable(False)
     except OSError as error:
         raise HostError(
             f'could not become user "{printable(target.name)}": {error.strerror or error}',

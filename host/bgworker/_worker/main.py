@@ -73,6 +73,10 @@ def _run(boot: Boot) -> NoReturn:
     if assignment.mark is not None:
         # Before the first line of the library: whatever it starts is known to be this worker's.
         mark.put_on(assignment.mark)
+    if assignment.worker.command is not None:
+        from bgworker._worker.command import execute
+
+        execute(assignment.worker.command, channel)
     this = make_runtime(
         assignment, latch, interrupts, channel, lifeline_fd=boot.lifeline_fd, activity_fd=boot.activity_fd, plugins=boot.plugins
     )

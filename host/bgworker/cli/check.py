@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -155,7 +156,7 @@ def _errors(report: dict[str, Any]) -> list[HostError]:
 
 
 #: Keys that the first line of a worker shows already.
-_IN_HEADLINE = ("bgw_name", "bgw_library_name", "bgw_function_name")
+_IN_HEADLINE = ("bgw_name", "bgw_library_name", "bgw_function_name", "command")
 
 
 def _print(configuration: Configuration, report: dict[str, Any]) -> None:
@@ -167,9 +168,13 @@ def _print(configuration: Configuration, report: dict[str, Any]) -> None:
     _console.say(f"workers        {count} of {configuration.host.max_worker_processes} slots")
     for worker in report["workers"]:
         origins = worker["origins"]
-        source = origins.get("bgw_function_name") or origins.get("bgw_name", "")
+        if worker["command"] is not None:
+            what, source = shlex.join(worker["command"]), origins["command"]
+        else:
+            what = f"{worker['bgw_library_name']}:{worker['bgw_function_name']}"
+            source = origins.get("bgw_function_name") or origins.get("bgw_name", "")
         _console.say()
-        _console.say(f"{worker['bgw_name']}  {worker['bgw_library_name']}:{worker['bgw_function_name']}  ({source})")
+        _console.say(f"{worker['bgw_name']}  {what}  ({source})")
         for key, value in worker.items():
             if key in origins and key not in _IN_HEADLINE and origins[key] != "default":
                 _console.say(f"  {key:<16}  {_value(value)}  ({origins[key]})")

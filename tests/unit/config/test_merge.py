@@ -60,6 +60,7 @@ def test_worker_of_the_file_alone() -> None:
         bgw_name="own",
         bgw_type="own",
         bgw_flags=BGWORKER_SHMEM_ACCESS,
+        restart_on="crash",
         bgw_start_time=BgWorkerStartTime.BgWorkerStart_RecoveryFinished,
         bgw_restart_time=1.0,
         bgw_library_name="shop",
@@ -95,6 +96,7 @@ def test_every_key_reaches_the_registration() -> None:
         stop_timeout=2.0,
         stop_when="phase_lost",
         singleton=True,
+        restart_on="crash",
     )
 
 

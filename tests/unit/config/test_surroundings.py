@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bgworker._config.load import ConfigurationErrors, parse_configuration
+from bgworker._config.load import ConfigurationErrors, load_configuration, parse_configuration
 from bgworker._control.protocol import MAX_REQUEST_BYTES, encode
 from bgworker._host.plan import changed_keys
 from bgworker._host.status import config_view
@@ -112,6 +113,15 @@ def test_paths_are_beside_the_file() -> None:
     text = OWN + 'env_file = "mail.env"\nworking_directory = "../var"\n'
     (worker,) = parse_configuration(text, "/srv/shop/workers.toml", {}).worker
     assert (worker.env_file, worker.working_directory) == ("/srv/shop/mail.env", "/srv/var")
+
+
+def test_paths_of_an_included_worker(tmp_path: Path) -> None:
+    """What an included file names is relative to that file, which may be moved with what stands beside it."""
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "workers.toml").write_text('include = ["conf.d/*.toml"]\n')
+    (tmp_path / "conf.d" / "mail.toml").write_text(OWN + 'env_file = "mail.env"\n')
+    (worker,) = load_configuration(str(tmp_path / "workers.toml"), {}).worker
+    assert worker.env_file == str(tmp_path / "conf.d" / "mail.env")
 
 
 def test_values_of_variables_are_shown_to_nobody() -> None:

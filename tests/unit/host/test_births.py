@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from bgworker._control.protocol import Message
+from bgworker._control.protocol import Message, encode
 from bgworker._host.births import Births, Life, WorkerProcess
 from bgworker._loop import Loop
 from bgworker._spec import BackgroundWorker
@@ -23,15 +25,31 @@ class Loader:
         self.requests: list[int] = []
         self.born: list[WorkerProcess] = []
         self.failed: list[tuple[Life, str]] = []
+        self.heard: list[str] = []
+        #: The child's end of the last channel, as the clone has it.
+        self.child: socket.socket | None = None
         self.loop = Loop(())
         self.births = Births(
-            self.loop, self._send, self.born.append, lambda life, reason: self.failed.append((life, reason)), lambda p, m: None
+            self.loop,
+            self._send,
+            self.born.append,
+            lambda life, reason: self.failed.append((life, reason)),
+            lambda process, message: self.heard.append(message["type"]),
         )
 
     def _send(self, message: Message, fds: list[int]) -> bool:
         assert len(fds) == 3
         self.requests.append(message["birth"])
+        if self.child is not None:
+            self.child.close()
+        self.child = socket.socket(fileno=os.dup(fds[0]))
         return True
+
+    def child_says(self, *kinds: str) -> None:
+        """Send as the worker of the last birth, whose process then executes something or ends."""
+        assert self.child is not None
+        self.child.sendall(b"".join(encode({"type": kind}) for kind in kinds))
+        self.child.close()
 
 
 @pytest.fixture
@@ -44,6 +62,8 @@ def loader() -> Iterator[Loader]:
             process.connection.close()
         process.close_log_fds()
     loader.births.loader_is_gone()
+    if loader.child is not None:
+        loader.child.close()
     assert set(os.listdir("/proc/self/fd")) <= before
     loader.loop.close()
 
@@ -79,3 +99,31 @@ def test_exits_of_strays_are_not_kept(loader: Loader) -> None:
     loader.births.born(2, 4711)
     assert len(loader.failed) == 2
     assert loader.born == []
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        (["executing"], ["started"]),
+        (["executing", "start_failed"], ["start_failed"]),
+        (["start_failed"], ["start_failed"]),
+        (["started"], ["started"]),
+        ([], []),
+    ],
+)
+@pytest.mark.parametrize("is_reaped_first", [False, True])
+def test_end_of_the_channel_is_the_start_of_a_program(
+    loader: Loader, said: list[str], heard: list[str], is_reaped_first: bool
+) -> None:
+    """A channel that ends after "executing" was closed by the execution: the program runs, or has run already."""
+    loader.births.request(LIFE, "preloaded", WORKER)
+    loader.births.born(1, 4711)
+    loader.child_says(*said)
+    if is_reaped_first:
+        loader.births.exited(4711, 0)
+    else:
+        (process,) = loader.born
+        assert process.connection is not None
+        while process.connection.is_open:
+            loader.loop.turn(time.monotonic() + 10)
+    assert loader.heard == heard

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Any
+
 import pytest
 
+from bgworker._host.callers import Caller
 from bgworker._host.requests import METHODS
-from bgworker._host.rights import NEEDS, Access, Right, member_grants
-from bgworker._spec import BackgroundWorker
+from bgworker._host.rights import NEEDS, Access, Right, check_registration, member_grants
+from bgworker._spec import BackgroundWorker, sanity_check
+from bgworker.errors import PermissionDenied
 
 
 def test_every_method_has_a_right() -> None:
@@ -36,6 +41,19 @@ def test_what_may_be_registered(allowed: list[str], function: str, is_allowed: b
     """A right to one library leads nowhere else, and the widest right counts."""
     worker = BackgroundWorker(bgw_name="x", bgw_library_name="shop", bgw_function_name=function)
     assert member_grants(allowed).allows_registration(worker) is is_allowed
+
+
+@pytest.mark.parametrize(
+    ("allowed", "is_allowed"),
+    [(["register"], True), (["register:bgworker"], False), (["register:bgworker:command_main"], False), (["view"], False)],
+)
+def test_who_may_register_programs(allowed: list[str], is_allowed: bool) -> None:
+    """A right that is limited to functions does not reach to programs, whatever function stands for them."""
+    worker = sanity_check(BackgroundWorker(bgw_name="x", command=("/bin/true",)), is_dynamic=True)
+    connection: Any = None
+    caller = Caller(connection, 1, grants=member_grants(allowed))
+    with nullcontext() if is_allowed else pytest.raises(PermissionDenied):
+        check_registration(caller, worker)
 
 
 @pytest.mark.parametrize(
