@@ -63,6 +63,7 @@ VERBS: Final[dict[str, Verb]] = {
     "listen": Verb(_DATABASE, "notify", "listen", "Print notifications as they come."),
     "check": Verb(_WRITE, "check", "check", "Check workers.toml and the plugins; print what would run."),
     "exec": Verb(_WRITE, "execute", "execute", "Run one worker in this terminal, under a debugger if you like."),
+    "import": Verb(_WRITE, "convert", "convert", "Make a workers.toml of a supervisord.conf or a Procfile."),
     "schema": Verb(_WRITE, "schema", "schema", "Print the JSON Schema of workers.toml."),
 }
 

@@ -1,0 +1,368 @@
+"""supervisord.conf read into workers: each [program:x] becomes one [[worker]] or several.
+
+Keys and their defaults are those of supervisord's manual ("Configuration File"). What a key
+becomes stands in one method each; what has no counterpart is a remark, never silence.
+"""
+
+from __future__ import annotations
+
+import configparser
+import glob
+import os
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from bgworker._migration.conversion import Conversion, Remark, named_once
+from bgworker.errors import ConfigurationError
+
+#: Signals as supervisord and we both write them.
+_SIGNALS: Final = ("TERM", "HUP", "INT", "QUIT", "KILL", "USR1", "USR2")
+_TRUE: Final = ("true", "yes", "on", "1", "t", "y")
+_UNITS: Final = {"kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
+_PAIR: Final = re.compile(r"""\s*([^=\s,]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^,]*?))\s*(?:,|$)""")
+#: Sections that say how supervisord itself is reached; ours needs nothing.
+_CONTROL: Final = ("unix_http_server", "inet_http_server", "supervisorctl")
+_NO_COUNTERPART: Final = {
+    "priority": 'workers are written in this order; to wait for another one, use after = ["NAME:ready"]',
+    "stopasgroup": "the signal goes to the program; what it leaves behind in its session is killed when it has ended",
+    "killasgroup": "that is always so: SIGKILL goes to the whole session",
+    "serverurl": "programs find nothing of supervisord's any more",
+    "redirect_stderr": "both are captured, and logs shows them together",
+    "stdout_syslog": "logs are files, or standard error with bgworker run --log stderr",
+    "stderr_syslog": "logs are files, or standard error with bgworker run --log stderr",
+    "stdout_events_enabled": "what a program prints raises no events",
+    "stderr_events_enabled": "what a program prints raises no events",
+    "stdout_capture_maxbytes": "what a program prints raises no events",
+    "stderr_capture_maxbytes": "what a program prints raises no events",
+}
+_LOG_KEY: Final = re.compile(r"(stdout|stderr)_logfile(_maxbytes|_backups)?")
+#: Keys that are read together with another one, or mean nothing alone.
+_READ_ELSEWHERE: Final = ("process_name", "numprocs", "numprocs_start", "exitcodes", "startsecs")
+
+
+def convert(path: str, environ: Mapping[str, str]) -> Conversion:
+    """Read a supervisord.conf.
+
+    Args:
+        path: The file.
+        environ: For ``%(ENV_X)s``.
+
+    Raises:
+        ConfigurationError: It cannot be read, or is no configuration file.
+    """
+    reader = _Reader(path, environ)
+    reader.read(path)
+    return reader.convert()
+
+
+class _Section:
+    """One section of a file, with the line of each key."""
+
+    def __init__(self, path: str, name: str, values: dict[str, str], lines: dict[str, int], line: int) -> None:
+        self.path, self.name, self.values, self.lines, self.line = path, name, values, lines, line
+
+    @property
+    def here(self) -> str:
+        return os.path.dirname(os.path.abspath(self.path))
+
+
+class _Reader:
+    def __init__(self, path: str, environ: Mapping[str, str]) -> None:
+        self._path = path
+        self._environ = environ
+        self._sections: list[_Section] = []
+        self._result = Conversion()
+        self._groups: dict[str, str] = {}
+        self._daemon: _Section | None = None
+
+    # -- reading ------------------------------------------------------------------------------------------------------------
+
+    def read(self, path: str) -> None:
+        """Take in a file, and those that its [include] names."""
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+        except OSError as error:
+            raise ConfigurationError(f'could not read "{path}": {error.strerror}') from None
+        except UnicodeDecodeError:
+            raise ConfigurationError(f'could not read "{path}": it is not UTF-8') from None
+        parser = configparser.RawConfigParser(inline_comment_prefixes=(";", "#"), strict=False, allow_no_value=True)
+        try:
+            parser.read_string(text, path)
+        except configparser.Error as error:
+            raise ConfigurationError(f'"{path}" is not a configuration of supervisord: {error.message.splitlines()[0]}') from None
+        places = _places(text)
+        for name in parser.sections():
+            values = {key: value or "" for key, value in parser.items(name)}
+            lines = {key: places.get((name, key), 0) for key in values}
+            self._sections.append(_Section(path, name, values, lines, places.get((name, ""), 0)))
+        if parser.has_option("include", "files"):
+            self._include(self._sections[parser.sections().index("include") - len(parser.sections())])
+
+    def _include(self, section: _Section) -> None:
+        patterns = section.values["files"].replace("%(here)s", section.here).split()
+        for pattern in patterns:
+            found = sorted(glob.glob(os.path.join(section.here, pattern)))
+            for path in found:
+                self.read(path)
+            if not found:
+                self._remark(section, "files", f'"{pattern}" names no file')
+
+    # -- converting ---------------------------------------------------------------------------------------------------------
+
+    def convert(self) -> Conversion:
+        """Return what the sections become."""
+        for section in self._sections:
+            if section.name.startswith("group:"):
+                for program in filter(None, map(str.strip, section.values.get("programs", "").split(","))):
+                    self._groups[program] = section.name.partition(":")[2]
+            elif section.name == "supervisord":
+                self._daemon = section
+        programs = []
+        for section in self._sections:
+            kind, _, name = section.name.partition(":")
+            if kind == "program" and name:
+                programs.append((_integer(section.values.get("priority", ""), 999), section))
+            else:
+                self._other(section, kind)
+        for _priority, section in sorted(programs, key=lambda placed: placed[0]):
+            self._program(section, section.name.partition(":")[2].strip())
+        for name, count in named_once(self._result.workers).items():
+            self._result.remarks.append(
+                Remark(self._path, 0, f'"{name}"', f"{count} workers would have this name; give each its own")
+            )
+        return self._result
+
+    def _other(self, section: _Section, kind: str) -> None:
+        match kind:
+            case "supervisord":
+                for key in section.values:
+                    if key not in ("environment", "umask", "directory"):
+                        self._remark(section, key, "has no counterpart; see [host] in docs/operating.md")
+            case "include":
+                pass
+            case "group":
+                if "priority" in section.values:
+                    self._remark(section, "priority", _NO_COUNTERPART["priority"])
+            case "eventlistener":
+                self._remark(section, "", "is left out: write a hook bgworker_event instead, see docs/plugins.md")
+            case "fcgi-program":
+                self._remark(section, "", "is left out: there are no FastCGI sockets here")
+            case _ if kind in _CONTROL or kind.startswith("rpcinterface"):
+                self._remark(section, "", "is left out: the commands reach the host through its data directory")
+            case _:
+                self._remark(section, "", "is no section that supervisord knows, and is left out")
+
+    def _program(self, section: _Section, name: str) -> None:
+        command = section.values.get("command", "")
+        if not command.strip():
+            self._remark(section, "", "is left out: it has no command")
+            return
+        count = max(_integer(section.values.get("numprocs", ""), 1), 1)
+        first = _integer(section.values.get("numprocs_start", ""), 0)
+        template = section.values.get("process_name") or (
+            "%(program_name)s" if count == 1 else "%(program_name)s_%(process_num)02d"
+        )
+        for number in range(first, first + count):
+            worker = _Program(self, section, name, self._groups.get(name), number, count, is_first=number == first)
+            self._result.workers.append(worker.convert(template))
+
+    @property
+    def daemon(self) -> _Section | None:
+        """The section [supervisord], whose environment, umask and directory every program inherits."""
+        return self._daemon
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """The environment of this process."""
+        return self._environ
+
+    def _remark(self, section: _Section, key: str, text: str) -> None:
+        subject = f"[{section.name}]" + (f" {key}" if key else "")
+        self._result.remarks.append(Remark(section.path, section.lines.get(key, section.line), subject, text))
+
+    remark = _remark
+
+
+class _Program:
+    """One process of a [program:x]."""
+
+    def __init__(
+        self, reader: _Reader, section: _Section, program: str, group: str | None, number: int, count: int, *, is_first: bool
+    ) -> None:
+        self._reader, self._section, self._group, self._program = reader, section, group, program
+        self._is_first = is_first  # what is said of all processes of a program is said once
+        self._count = count
+        self._expansions = {
+            "program_name": program,
+            "group_name": group or program,
+            "process_num": number,
+            "numprocs": count,
+            "here": section.here,
+            "host_node_name": os.uname().nodename,
+        }
+        self._worker: dict[str, Any] = {}
+
+    def convert(self, template: str) -> dict[str, Any]:
+        """Return the keys of the [[worker]]."""
+        self._worker["bgw_name"] = self._expand("process_name", template).strip()
+        if self._group or self._count > 1:
+            self._worker["bgw_type"] = self._group or self._program
+        self._command()
+        self._inherited()
+        handlers: dict[str, Callable[[str], None]] = {
+            "directory": lambda value: self._set("working_directory", self._expand("directory", value)),
+            "user": lambda value: self._set("user", value, "the host must be started by root for that"),
+            "umask": lambda value: self._set("umask", value),
+            "environment": lambda value: self._environment("environment", value, self._section),
+            "autostart": self._autostart,
+            "autorestart": self._autorestart,
+            "startretries": self._startretries,
+            "stopsignal": self._stopsignal,
+            "stopwaitsecs": lambda value: self._seconds("stopwaitsecs", "stop_timeout", value),
+        }
+        values = self._section.values
+        if "autorestart" not in values:
+            self._autorestart("unexpected")
+        for key, value in values.items():
+            if key in handlers:
+                handlers[key](value)
+            elif _LOG_KEY.fullmatch(key):
+                self._say(key, "what a program prints is kept in the data directory; see bgworker logs")
+            elif key in _NO_COUNTERPART:
+                if not _is_default(key, value):
+                    self._say(key, _NO_COUNTERPART[key])
+            elif key == "startsecs" and "startretries" not in values:
+                self._say(key, "a program has started as soon as it is executed; healthy_after of restart_backoff is similar")
+            elif key not in _READ_ELSEWHERE and key != "command":
+                self._say(key, "is no key that supervisord knows, and is left out")
+        if "stopwaitsecs" not in values:
+            self._worker["stop_timeout"] = 10  # supervisord's default; ours is shorter
+        return self._worker
+
+    def _say(self, key: str, text: str) -> None:
+        if self._is_first:
+            self._reader.remark(self._section, key, text)
+
+    def _set(self, key: str, value: Any, remark: str = "") -> None:
+        self._worker[key] = value
+        if remark:
+            self._say(key, remark)
+
+    def _expand(self, key: str, text: str) -> str:
+        """Return the text with %(name)s replaced as supervisord does; left as it is where that cannot be."""
+        names = dict(self._expansions)
+        for name in re.findall(r"%\(ENV_([^)]+)\)", text):
+            if name in self._reader.environ:
+                names[f"ENV_{name}"] = self._reader.environ[name]
+                self._say(key, f"%(ENV_{name})s was replaced by what {name} is now")
+        try:
+            return text % names
+        except KeyError as error:
+            self._say(key, f"%({error.args[0]})s has no value here; write it in by hand")
+        except (TypeError, ValueError):
+            self._say(key, "has a % that supervisord could not have read either; look at it by hand")
+        return text
+
+    def _command(self) -> None:
+        text = self._expand("command", self._section.values["command"])
+        try:
+            self._worker["command"] = shlex.split(text)
+        except ValueError as error:
+            self._worker["command"] = text.split()
+            self._say("command", f"its quotes do not match ({error}); look at it by hand")
+        if not self._worker["command"]:
+            self._worker["command"] = [text]
+
+    def _inherited(self) -> None:
+        daemon = self._reader.daemon
+        if daemon is None:
+            return
+        values = daemon.values
+        if "environment" in values:
+            self._environment("environment", values["environment"], daemon)
+        if "umask" in values and "umask" not in self._section.values:
+            self._worker["umask"] = values["umask"]
+        if "directory" in values and "directory" not in self._section.values:
+            self._worker["working_directory"] = self._expand("directory", values["directory"])
+
+    def _environment(self, key: str, text: str, section: _Section) -> None:
+        found = self._worker.setdefault("environment", {})
+        end = 0
+        for match in _PAIR.finditer(text):
+            if match.start() != end:
+                break
+            end = match.end()
+            name, value = match[1], next(group for group in match.groups()[1:] if group is not None)
+            if value == f"%(ENV_{name})s":
+                continue  # inherited anyway
+            found[name] = self._expand(key, value)
+        if end < len(text.rstrip()):
+            self._reader.remark(section, key, f"could not be read from {text[end : end + 20]!r} on; look at it by hand")
+        if not found:
+            del self._worker["environment"]
+
+    def _autostart(self, value: str) -> None:
+        if value.strip().lower() not in _TRUE:
+            self._worker["enabled"] = False
+            self._say("autostart", "enabled = false: such a worker is not there until it is enabled, or registered by a client")
+
+    def _autorestart(self, value: str) -> None:
+        codes = [_integer(code, -1) for code in self._section.values.get("exitcodes", "0").split(",")]
+        match value.strip().lower():
+            case "unexpected":
+                self._worker["restart_on"] = "crash"
+                if any(codes) and (good := sorted({code for code in codes if 0 < code < 256})):
+                    self._worker["success_exit_codes"] = good
+                if 0 not in codes:
+                    self._say("exitcodes", "exit code 0 is success here in any case")
+            case text if text in _TRUE:
+                self._worker["restart_on"] = "always"
+            case _:
+                self._worker["bgw_restart_time"] = "BGW_NEVER_RESTART"
+
+    def _startretries(self, _value: str) -> None:
+        healthy = max(_integer(self._section.values.get("startsecs", ""), 1), 1)
+        self._worker["restart_backoff"] = {"healthy_after": healthy}
+        self._say("startretries", "nothing is given up here: pauses between failures grow instead, see restart_backoff")
+
+    def _stopsignal(self, value: str) -> None:
+        name = value.strip().upper().removeprefix("SIG")
+        if name in _SIGNALS:
+            if name != "TERM":
+                self._worker["stop_signal"] = name
+        else:
+            self._say("stopsignal", f'"{value}" is no signal that supervisord knows; SIGTERM is sent')
+
+    def _seconds(self, key: str, ours: str, value: str) -> None:
+        seconds = _integer(value, 0)
+        if seconds > 0:
+            self._worker[ours] = seconds
+        else:
+            self._say(key, f'"{value}" is no number of seconds above 0; left out')
+
+
+def _is_default(key: str, value: str) -> bool:
+    return value.strip().lower() in {"priority": ("999",), "serverurl": ("auto",)}.get(key, ("false", "0", "no", "off"))
+
+
+def _integer(text: str, default: int) -> int:
+    try:
+        return int(text.strip())
+    except ValueError:
+        return default
+
+
+def _places(text: str) -> dict[tuple[str, str], int]:
+    """Return the line of each section ("" as the key) and of each key in it, the last one where there are several."""
+    found: dict[tuple[str, str], int] = {}
+    section = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if match := re.match(r"\[([^\]]+)\]", line):
+            section = match[1]
+            found[section, ""] = number
+        elif match := re.match(r"([^\s;#=:][^=:]*?)\s*[=:]", line):
+            found[section, match[1].lower()] = number
+    return found

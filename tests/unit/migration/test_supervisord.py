@@ -1,0 +1,164 @@
+"""supervisord.conf becomes [[worker]] tables, and what has no counterpart is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli
+
+from bgworker._migration import supervisord
+from bgworker.errors import ConfigurationError
+
+
+def converted(tmp_path: Path, text: str, **environ: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the workers as a TOML parser reads them, and the remarks without their file."""
+    path = tmp_path / "supervisord.conf"
+    path.write_text(text)
+    result = supervisord.convert(str(path), environ)
+    remarks = [str(remark).replace(f"{tmp_path}/", "") for remark in result.remarks]
+    return tomli.loads(result.text("x")).get("worker", []), remarks
+
+
+def test_plain_program(tmp_path: Path) -> None:
+    """A program keeps its name, words and supervisord's defaults where ours differ."""
+    workers, remarks = converted(tmp_path, "[program:web]\ncommand=/bin/cat 'a b' c ; a comment\n")
+    assert workers == [{"bgw_name": "web", "command": ["/bin/cat", "a b", "c"], "restart_on": "crash", "stop_timeout": 10}]
+    assert remarks == []
+
+
+def test_every_key_that_has_a_counterpart(tmp_path: Path) -> None:
+    """Each key with a counterpart is written as ours."""
+    workers, _remarks = converted(
+        tmp_path,
+        "[program:web]\ncommand=web\ndirectory=%(here)s/app\nuser=www\numask=022\nautostart=false\nautorestart=true\n"
+        "stopsignal=int\nstopwaitsecs=30\nstartretries=5\nstartsecs=7\nenvironment=A=1,B=\"x,%%y\",C='z'\n",
+    )
+    assert workers == [
+        {
+            "bgw_name": "web",
+            "command": ["web"],
+            "working_directory": f"{tmp_path}/app",
+            "user": "www",
+            "umask": "022",
+            "enabled": False,
+            "restart_on": "always",
+            "stop_signal": "INT",
+            "stop_timeout": 30,
+            "restart_backoff": {"healthy_after": 7},
+            "environment": {"A": "1", "B": "x,%y", "C": "z"},
+        }
+    ]
+
+
+def test_numprocs_makes_a_worker_each(tmp_path: Path) -> None:
+    """Each process gets its number where the file asks for it, and all of a group are one type."""
+    workers, remarks = converted(
+        tmp_path,
+        "[program:web]\ncommand=web --port 80%(process_num)02d\nnumprocs=2\n"
+        "numprocs_start=1\npriority=5\n[group:shop]\nprograms=web\n",
+    )
+    assert [(worker["bgw_name"], worker["bgw_type"], worker["command"][-1]) for worker in workers] == [
+        ("web_01", "shop", "8001"),
+        ("web_02", "shop", "8002"),
+    ]
+    assert len(remarks) == 1, "what holds for both is said once"
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("autorestart=false", {"bgw_restart_time": "BGW_NEVER_RESTART"}),
+        ("autorestart=unexpected\nexitcodes=0,2", {"restart_on": "crash", "success_exit_codes": [2]}),
+        ("autorestart=unexpected\nexitcodes=0", {"restart_on": "crash"}),
+        ("autorestart=TRUE\nexitcodes=2", {"restart_on": "always"}),
+    ],
+)
+def test_restart_rules(tmp_path: Path, text: str, keys: dict[str, Any]) -> None:
+    """Autorestart and exitcodes become restart_on, success_exit_codes and bgw_restart_time."""
+    (worker,), _remarks = converted(tmp_path, f"[program:x]\ncommand=x\n{text}\n")
+    assert worker == {"bgw_name": "x", "command": ["x"], "stop_timeout": 10, **keys}
+
+
+def test_environment_of_supervisord_is_inherited(tmp_path: Path) -> None:
+    """What [supervisord] sets for all is written to each; a variable that is only passed on is left to inheritance."""
+    (worker,), remarks = converted(
+        tmp_path,
+        '[supervisord]\nenvironment=A="all",TOKEN="%(ENV_TOKEN)s"\n'
+        '[program:x]\ncommand=x %(ENV_PORT)s\nenvironment=B="%(ENV_PORT)s"\n',
+        TOKEN="secret",
+        PORT="80",
+    )
+    assert worker["environment"] == {"A": "all", "B": "80"}
+    assert worker["command"] == ["x", "80"]
+    assert "secret" not in "".join(remarks)
+    assert remarks == [
+        "supervisord.conf:4: [program:x] command: %(ENV_PORT)s was replaced by what PORT is now",
+        "supervisord.conf:5: [program:x] environment: %(ENV_PORT)s was replaced by what PORT is now",
+    ]
+
+
+def test_what_has_no_counterpart_is_said_with_its_line(tmp_path: Path) -> None:
+    """No key and no section vanishes without a word."""
+    _workers, remarks = converted(
+        tmp_path,
+        "[unix_http_server]\nfile=/tmp/x\n\n[program:x]\ncommand=x\nstopasgroup=true\nstdout_logfile=/a\ncolour=red\n"
+        "[eventlistener:y]\ncommand=y\n[fcgi-program:z]\ncommand=z\n[paint]\na=b\n[program:empty]\nnumprocs=2\n",
+    )
+    assert [remark.partition(": ")[0] + " " + remark.split(": ")[1] for remark in remarks] == [
+        "supervisord.conf:1 [unix_http_server]",
+        "supervisord.conf:9 [eventlistener:y]",
+        "supervisord.conf:11 [fcgi-program:z]",
+        "supervisord.conf:13 [paint]",
+        "supervisord.conf:6 [program:x] stopasgroup",
+        "supervisord.conf:7 [program:x] stdout_logfile",
+        "supervisord.conf:8 [program:x] colour",
+        "supervisord.conf:15 [program:empty]",
+    ]
+
+
+def test_defaults_that_are_written_out_are_no_remarks(tmp_path: Path) -> None:
+    """A key that says what happens here anyway is taken over in silence."""
+    _workers, remarks = converted(tmp_path, "[program:x]\ncommand=x\npriority=999\nstopasgroup=false\nserverurl=AUTO\n")
+    assert remarks == []
+
+
+def test_included_files(tmp_path: Path) -> None:
+    """[include] is followed, relative to the file that has it; a pattern that names nothing is said."""
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "b.conf").write_text("[program:b]\ncommand=b\npriority=1\n")
+    workers, remarks = converted(tmp_path, "[include]\nfiles=conf.d/*.conf none/*.ini\n[program:a]\ncommand=a\n")
+    assert [worker["bgw_name"] for worker in workers] == ["b", "a"], "in the order of priorities"
+    assert remarks[0] == 'supervisord.conf:2: [include] files: "none/*.ini" names no file'
+
+
+@pytest.mark.parametrize(
+    "line", ["command='open", "command=x %(nobody)s", "command=x 100%", "environment=A", "stopsignal=KLL", "stopwaitsecs=soon"]
+)
+def test_values_that_cannot_be_read_are_said(tmp_path: Path, line: str) -> None:
+    """A value that makes no sense is named and costs no other key."""
+    text = line if line.startswith("command") else f"command=x\n{line}"
+    workers, remarks = converted(tmp_path, f"[program:x]\n{text}\n")
+    assert len(workers) == 1
+    assert len(remarks) == 1
+    assert remarks[0].startswith(
+        f"supervisord.conf:{2 if line.startswith('command') else 3}: [program:x] {line.partition('=')[0]}: "
+    )
+
+
+@pytest.mark.parametrize("text", ["no section\n", "\xff"])
+def test_file_that_is_no_configuration(tmp_path: Path, text: str) -> None:
+    """A file that is none is one error."""
+    path = tmp_path / "x.conf"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigurationError, match=r"x\.conf"):
+        supervisord.convert(str(path), {})
+    with pytest.raises(ConfigurationError, match=r"could not read .*none"):
+        supervisord.convert(str(tmp_path / "none"), {})
+
+
+def test_names_that_meet(tmp_path: Path) -> None:
+    """Two workers of one name are written, and said: check refuses them."""
+    _workers, remarks = converted(tmp_path, "[program:a]\ncommand=a\nnumprocs=2\nprocess_name=same\n")
+    assert remarks == ['supervisord.conf: "same": 2 workers would have this name; give each its own']
