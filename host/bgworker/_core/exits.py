@@ -104,6 +104,7 @@ def read_exit(
     was_requested: bool,
     asked: str = "",
     success_codes: Collection[int] = (),
+    is_command: bool = False,
 ) -> Exit:
     """Return the record of a process's end.
 
@@ -116,6 +117,8 @@ def read_exit(
         was_requested: Whether the host asked this process to go.
         asked: Who asked, where somebody did: the cause of such an end, whatever the process says of it.
         success_codes: Exit codes that count as 0.
+        is_command: Whether it was a program of somebody's, whose exit codes mean what its author chose, and which shares
+            no memory: nothing it does is a crash.
     """
     code, signal = decode(waitstatus)
     reason = outcome(code, signal)
@@ -131,7 +134,7 @@ def read_exit(
     # An end before the start is a failed start, however violent: it waits its restart time, and since
     # no function of the worker has run, nothing that workers share can be damaged.
     # Neither is the end of a worker that hung: the host told it to go, and how it then went says nothing.
-    is_crash = has_started and not failure and not was_requested and not is_success and code != 1
+    is_crash = has_started and not failure and not was_requested and not is_success and code != 1 and not is_command
     is_failed_start = not has_started and not was_requested
     # The three ends are told apart by their first words, wherever the reason is shown.
     if failure:

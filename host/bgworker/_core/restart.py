@@ -12,7 +12,8 @@ The first line that applies decides::
     exit code 0, success_exit_codes      forgotten; with restart_on "always" waits bgw_restart_time
     BGW_NEVER_RESTART                    forgotten
     exit code 1                          waits bgw_restart_time
-    any other end                        a crash: launched at once, whatever bgw_restart_time says
+    any other end                        a crash: launched at once, whatever bgw_restart_time says; of a
+                                         command, which shares nothing: waits bgw_restart_time
 
 The crash-loop guard stretches only waits under one second, and only of lives that ended
 within a second of their start several times in a row; it never gives up. A wait of a second

@@ -263,6 +263,7 @@ class SlotMachine:
             was_requested=was_requested,
             asked=asked,
             success_codes=slot.registration.success_exit_codes,
+            is_command=slot.registration.command is not None,
         )
         is_trouble = end.is_crash or end.is_failed_start
         level: Level = "WARNING" if is_trouble else "DEBUG" if end.is_success or end.code == 0 else "LOG"

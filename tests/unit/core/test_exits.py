@@ -73,6 +73,14 @@ def test_reason_of_a_failed_start() -> None:
     assert an_exit(15, has_started=False, was_requested=True).reason == "signal 15 (Terminated)"
 
 
+def test_programs_do_not_crash() -> None:
+    """C31: a command shares no memory and its codes are its own: however it ends, it waits its bgw_restart_time."""
+    for status in (2 << 8, 127 << 8, signal.SIGKILL, signal.SIGSEGV):
+        end = an_exit(status, is_command=True)
+        assert not end.is_crash
+        assert end.reason == outcome(end.code, end.signal)
+
+
 def test_codes_above_1_and_signals_are_crashes() -> None:
     """C31: code 0 and 1 are orderly ends, every other code and every signal is a crash."""
     assert [code for code in range(256) if not an_exit(code << 8).is_crash] == [0, 1]
