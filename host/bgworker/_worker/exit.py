@@ -28,7 +28,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from bgworker._process import injection
+from bgworker._process import injection, own_signals
 from bgworker._worker.interrupts import Ending, Terminated, ending_by_administrator
 from bgworker._worker.log import say, write
 from bgworker.errors import HostError
@@ -216,7 +216,7 @@ def _flush(stream: Any) -> None:
         if with_alarm:
             signal.signal(signal.SIGALRM, signal.SIG_IGN)  # forgets one that is pending already
             signal.signal(signal.SIGALRM, _on_alarm)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+            own_signals.unblock((signal.SIGALRM,))
             signal.setitimer(signal.ITIMER_REAL, FLUSH_TIMEOUT)
         stream.flush()
         if with_alarm:

@@ -16,19 +16,14 @@ import sys
 import threading
 from typing import Any, TextIO
 
+from bgworker._process import own_signals
 from bgworker._worker.interrupts import BLOCKED
 
 
 def reset_signals() -> None:
     """Block what a worker starts with blocked (C21), and give every signal its default action."""
-    signal.set_wakeup_fd(-1)
-    signal.pthread_sigmask(signal.SIG_SETMASK, BLOCKED)
-    for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        if signal.getsignal(signum) is not signal.SIG_DFL:
-            signal.signal(signum, signal.SIG_DFL)
-    # As every Python program: writing to a closed pipe, or past a file size limit, is an OSError and no death.
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    own_signals.set_mask(BLOCKED)
+    own_signals.reset_dispositions()
 
 
 def stop_alarm() -> None:

@@ -39,6 +39,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Final, NamedTuple, NoReturn
 
+from bgworker._process import own_signals
 from bgworker._worker.latch import Latch
 
 #: Blocked at entry (C21): everything but what ends a process at once (SIGQUIT, as in PostgreSQL's BlockSig),
@@ -178,15 +179,15 @@ class Interrupts:
     def leave(self) -> None:
         """Raise nothing any more: the worker is on its way out."""
         self.deferred += _LEAVING
-        signal.pthread_sigmask(signal.SIG_BLOCK, self._blocked)
+        own_signals.block(self._blocked)
 
     def block(self) -> None:
         """Block what is blocked at entry (BackgroundWorkerBlockSignals)."""
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
+        own_signals.set_mask(self._blocked)
 
     def unblock(self) -> None:
         """Let every signal through; those that waited arrive before this returns (BackgroundWorkerUnblockSignals)."""
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        own_signals.set_mask(())
 
     def _on_terminate(self, _signum: int, _frame: FrameType | None) -> None:
         self.end(ending_by_administrator(self.name))

@@ -13,6 +13,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Self
 
+from bgworker._process import own_signals
 from bgworker._worker.log import say
 from bgworker._worker.wait import wait_latch
 
@@ -78,7 +79,7 @@ class AsyncLatchLoop(AsyncIterator[int]):
 
 
 def _warn_when_blocked(runtime: Runtime) -> None:
-    if signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+    if own_signals.is_blocked(signal.SIGTERM):
         say(
             "WARNING",
             f'background worker "{runtime.worker.bgw_name}" loops with its signals still blocked',

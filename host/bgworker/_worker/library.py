@@ -10,6 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from bgworker import _code
@@ -70,6 +71,11 @@ def resolve(library: str, function_name: str, plugins: LoadedPlugins | None = No
 
 
 def _check_takes_one_argument(library: str, function_name: str, function: Callable[..., Any]) -> None:
+    if isinstance(function, FunctionType) and not hasattr(function, "__wrapped__"):
+        # The usual function, without the price of inspect: whatever is not clearly right goes the long way.
+        code, needed = function.__code__, function.__code__.co_argcount - len(function.__defaults__ or ())
+        if needed <= 1 <= code.co_argcount and code.co_kwonlyargcount == len(function.__kwdefaults__ or ()):
+            return
     try:
         inspect.signature(function).bind(None)
     except TypeError as error:
