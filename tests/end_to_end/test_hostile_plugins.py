@@ -86,7 +86,10 @@ def test_twelve_hostile_plugins(host: RunningHost) -> None:
 def test_plugin_that_makes_itself_a_daemon(make_host: MakeHost) -> None:
     """C40, T53: a plugin that goes into the background at import ends its loader, and what it leaves is no second one."""
     daemon = "import os\nif os.fork(): os._exit(0)\nos.setsid()\n"
-    configuration = '[host]\nmax_worker_processes = 4\nshared_preload_libraries = ["daemon", "good"]\n' + table("good")
+    # A clone has the loader's title until it takes its own.
+    configuration = '[host]\nmax_worker_processes = 4\nspare_workers = 0\nshared_preload_libraries = ["daemon", "good"]\n' + table(
+        "good"
+    )
     host = make_host(configuration, daemon=daemon, good=MAIN)
     host.start_and_wait()
     host.wait_for_worker("of good")

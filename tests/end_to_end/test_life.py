@@ -271,9 +271,14 @@ def test_broken_reload_changes_nothing(make_host: MakeHost) -> None:
 
 def test_ten_thousand_things_leave_no_descriptor(make_host: MakeHost) -> None:
     """Workers that come and go leave no descriptor in the host."""
-    host = make_host("[host]\nmax_worker_processes = 4\nshared_preload_libraries = ['tasks']\npython_path = ['.']\n", tasks=TASKS)
+    head = "[host]\nmax_worker_processes = 4\nspare_workers = 2\n"
+    host = make_host(f"{head}shared_preload_libraries = ['tasks']\npython_path = ['.']\n", tasks=TASKS)
     host.start_and_wait()
     assert host.process is not None
+    # A spare has descriptors of the host's: those that are there at the end must have been there before.
+    pids = Path(f"/proc/{host.process.pid}/task/{host.process.pid}/children")
+    titles = lambda: [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids.read_text().split()]  # noqa: E731
+    host.wait_until(lambda: sum(title.startswith(b"bgworker: spare") for title in titles()) == 2, "both spares are there")
 
     def descriptors() -> int:
         return len(os.listdir(f"/proc/{host.process.pid}/fd"))  # type: ignore[union-attr]

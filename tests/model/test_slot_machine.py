@@ -341,6 +341,23 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
         self.check(self.machine.exited(*key, status, self.now, "last line"))
 
     @precondition(lambda self: self.processes)
+    @rule(pick=picks)
+    def lose(self, pick: int) -> None:
+        """A process is killed before it knows what it is to be: its launch gets another, unless nobody wants it any more."""
+        pid = list(self.processes)[pick % len(self.processes)]
+        r, life = self.life_of(self.processes[pid])
+        if life is not None and (life.pid != pid or life.started_at is not None or life.failed or life.waits):
+            return  # it has spoken, so it knew
+        key = self.processes.pop(pid)
+        if r is not None and life is not None:
+            if life.told or self.shutdown is not None:
+                self.end(r, KILL)
+            else:
+                life.pid = None
+                self.launched.append(key)
+        self.check(self.machine.lost(*key, KILL, self.now))
+
+    @precondition(lambda self: self.processes)
     @rule(pick=picks, times=st.integers(2, 9), status=statuses, starts=st.booleans())
     def fail_again_and_again(self, pick: int, times: int, status: int, starts: bool) -> None:
         """C09: a worker that ends as soon as it runs, or before, for as long as it is brought back."""

@@ -66,6 +66,7 @@ def in_state(state: SlotState) -> tuple[SlotMachine, Slot]:
 #: Every call the host can make about a slot, as it would make it for its current registration and launch.
 CALLS: dict[str, Callable[[SlotMachine, Slot], list[Effect]]] = {
     "born": lambda m, s: m.born(0, s.generation, s.attempt, 78, NOW),
+    "lost": lambda m, s: m.lost(0, s.generation, s.attempt, 9, NOW),
     "birth_failed": lambda m, s: m.birth_failed(0, s.generation, s.attempt, "error", NOW),
     "started": lambda m, s: m.started(0, s.generation, s.attempt, NOW),
     "start_failed": lambda m, s: m.start_failed(0, s.generation, s.attempt, "error", NOW),

@@ -153,9 +153,12 @@ class HostSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         ),
     ] = 5
     spare_workers: Annotated[
-        Annotated[int, Meta(ge=0, le=MAX_SPARE_WORKERS)] | None,
-        _key("Processes kept ready for workers yet to be started.", f"an integer from 0 to {MAX_SPARE_WORKERS}"),
-    ] = None
+        Annotated[int, Meta(ge=0, le=MAX_SPARE_WORKERS)],
+        _key(
+            "Processes kept ready for workers of preloaded libraries yet to be started.",
+            f"an integer from 0 to {MAX_SPARE_WORKERS}",
+        ),
+    ] = 4
 
 
 class EnvironmentReference(Struct, frozen=True, forbid_unknown_fields=True):

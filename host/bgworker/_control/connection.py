@@ -71,6 +71,10 @@ class Connection:
         self._is_put_off = False
         self._events = selectors.EVENT_READ
         self.is_open = True
+        #: The peer has ended without reading all that was sent to it, as far as the kernel tells (Linux: unix(7)).
+        self.is_unread = False
+        #: How many messages were queued for it.
+        self.messages_sent = 0
         #: Called when everything that was queued has left; may send.
         self.when_flushed: Callable[[], None] | None = None
         #: The peer has exited: it is heard to its end, and nothing is sent any more.
@@ -109,6 +113,7 @@ class Connection:
     def _push(self, data: bytes, fds: Sequence[int]) -> None:
         if self._is_draining:
             return
+        self.messages_sent += 1
         self._unsent.append((memoryview(data), tuple(fds)))
         self._unsent_bytes += len(data)
         self._flush()
@@ -123,6 +128,7 @@ class Connection:
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
+                self.is_unread = error.errno in (errno.EPIPE, errno.ECONNRESET)
                 # ETOOMANYREFS among them: a socket that is writable and takes nothing would be waited on in a spin.
                 what = "too many descriptors are on their way" if error.errno == errno.ETOOMANYREFS else error.strerror
                 self.close(f"connection lost: {what}")
@@ -184,6 +190,7 @@ class Connection:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
+            self.is_unread = error.errno == errno.ECONNRESET
             self.close(f"connection lost: {error.strerror}")
             return False
         if not data:

@@ -80,6 +80,13 @@ def launch(slot: Slot, facts: Facts) -> list[Effect]:
     ]
 
 
+def launch_again(slot: Slot, facts: Facts) -> list[Effect]:
+    """The process was lost before it knew what it was to be; the same launch gets another, by the same deadline."""
+    log = Log("LOG", f"{who(slot)} is given another process", "The one that was to become it ended before it was told so.")
+    slot.pid = None
+    return [Publish(slot.slotno), log, Launch(slot.slotno, slot.generation, slot.attempt)]
+
+
 def note_pid(slot: Slot, facts: Facts) -> list[Effect]:
     """The process is there; it still has to say that it started."""
     slot.pid = facts.pid
@@ -252,6 +259,7 @@ ACTIONS: Final[dict[Action, Callable[[Slot, Facts], list[Effect]]]] = {
     Action.GIVE_UP: give_up,
     Action.KILL: kill,
     Action.LAUNCH: launch,
+    Action.LAUNCH_AGAIN: launch_again,
     Action.NOTE_FAILURE: note_failure,
     Action.NOTE_INTENT: note_intent,
     Action.NOTE_PID: note_pid,

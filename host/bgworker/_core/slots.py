@@ -186,6 +186,17 @@ class SlotMachine:
             effects += self._fire(slot, Event.STARTED, self._starts(slot, now))
         return effects
 
+    def lost(self, slotno: int, generation: int, attempt: int, waitstatus: int, now: float) -> list[Effect]:
+        """Note that a process has ended without ever knowing what it was to be: its launch needs another one.
+
+        If the worker was told to go meanwhile, or the host shuts down, its end is an exit like any other.
+        """
+        slot = self._find(slotno, generation, attempt)
+        is_wanted = slot is not None and slot.state is SlotState.LAUNCHING and slot.pid is not None and self.shutdown is None
+        if slot is None or not is_wanted or slot.failure:
+            return self.exited(slotno, generation, attempt, waitstatus, now)
+        return self._fire(slot, Event.LOST, Facts(now))
+
     def birth_failed(self, slotno: int, generation: int, attempt: int, error: str, now: float) -> list[Effect]:
         """Note that no process came of a Launch, or that the one that came is of no use."""
         slot = self._find(slotno, generation, attempt)

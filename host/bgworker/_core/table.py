@@ -53,6 +53,8 @@ class Event(Enum):
     LAUNCH = "launch"
     #: The pid of the birth in flight is known.
     BORN = "born"
+    #: Its process was killed before it knew whose it was: the launch stands and needs another one.
+    LOST = "lost"
     #: The worker says it found its function and is about to call it.
     STARTED = "started"
     #: The worker says why it cannot start; its exit follows.
@@ -90,6 +92,7 @@ class Action(Enum):
     GIVE_UP = "give_up"
     KILL = "kill"
     LAUNCH = "launch"
+    LAUNCH_AGAIN = "launch_again"
     NOTE_FAILURE = "note_failure"
     NOTE_INTENT = "note_intent"
     NOTE_PID = "note_pid"
@@ -149,6 +152,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.REGISTER: Step(S.NOT_YET_STARTED, A.AWAIT_START),
         E.LAUNCH: R.NOTHING_TO_LAUNCH,
         E.BORN: R.NO_WORKER,
+        E.LOST: R.NO_WORKER,
         E.STARTED: R.NO_WORKER,
         E.START_FAILED: R.NO_WORKER,
         E.WAITS: R.NO_WORKER,
@@ -167,6 +171,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.REGISTER: R.SLOT_TAKEN,
         E.LAUNCH: Step(S.LAUNCHING, A.LAUNCH),
         E.BORN: R.NO_PROCESS,
+        E.LOST: R.NO_PROCESS,
         E.STARTED: R.NO_PROCESS,
         E.START_FAILED: R.NO_PROCESS,
         E.WAITS: R.NO_PROCESS,
@@ -185,6 +190,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.REGISTER: R.SLOT_TAKEN,
         E.LAUNCH: R.SECOND_PROCESS,
         E.BORN: Step(S.LAUNCHING, A.NOTE_PID),
+        E.LOST: Step(S.LAUNCHING, A.LAUNCH_AGAIN),
         E.STARTED: Step(S.STARTED, A.NOTE_STARTED),
         E.START_FAILED: Step(S.LAUNCHING, A.NOTE_FAILURE),
         E.WAITS: Step(S.LAUNCHING, A.NOTE_WAIT),
@@ -203,6 +209,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.REGISTER: R.SLOT_TAKEN,
         E.LAUNCH: R.SECOND_PROCESS,
         E.BORN: R.ALREADY_BORN,
+        E.LOST: R.ALREADY_STARTED,
         E.STARTED: R.ALREADY_STARTED,
         E.START_FAILED: R.ALREADY_STARTED,
         E.WAITS: R.ALREADY_STARTED,
@@ -221,6 +228,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.REGISTER: R.SLOT_TAKEN,
         E.LAUNCH: Step(S.LAUNCHING, A.LAUNCH),
         E.BORN: R.NO_PROCESS,
+        E.LOST: R.NO_PROCESS,
         E.STARTED: R.NO_PROCESS,
         E.START_FAILED: R.NO_PROCESS,
         E.WAITS: R.NO_PROCESS,
@@ -240,6 +248,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.LAUNCH: R.SECOND_PROCESS,
         # Only of an abandoned birth: nothing of the worker's has been told to end in good order.
         E.BORN: Step(S.TERMINATING, A.KILL),
+        E.LOST: R.ALREADY_GOING,
         E.STARTED: R.ALREADY_GOING,
         E.START_FAILED: R.ALREADY_GOING,
         E.WAITS: R.ALREADY_GOING,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bgworker._control.connection import Connection
 from bgworker._control.protocol import MAX_REQUEST_BYTES, Message
+from bgworker._host.spares import Spares
 from bgworker._loop import Loop
 from bgworker._process.reap import Usage
 from bgworker._spec import BackgroundWorker
@@ -41,9 +42,14 @@ class Life(NamedTuple):
         return f"{self.slotno}.{self.generation}.{self.attempt}"
 
 
+#: The life of a spare: nobody's yet.
+NO_LIFE: Final = Life(-1, 0, 0)
+_NOBODY: Final = BackgroundWorker(bgw_name="spare")
+
+
 @dataclass(eq=False)
 class WorkerProcess:
-    """One process that is, or is being, born for a slot."""
+    """One process that is, or is being, born for a slot, or ahead for whichever needs one."""
 
     life: Life
     kind: str
@@ -56,6 +62,8 @@ class WorkerProcess:
     #: Read ends of both log pipes, kept so that a new collector can take over from a dead one.
     log_fds: list[int]
     requested_at: float
+    #: Number of the request for its birth; no other process of this host's life has it.
+    birth: int = 0
     pid: int | None = None
     connection: Connection | None = None
     is_abandoned: bool = False
@@ -75,6 +83,17 @@ class WorkerProcess:
     is_executing: bool = False
     #: Channels of notifications that were not queued for it, because it does not read its channel.
     missed: set[str] = field(default_factory=set)
+    #: Born ahead of the need for it.
+    was_spare: bool = False
+    #: It has sent something, so it has read its assignment.
+    has_spoken: bool = False
+
+    @property
+    def is_unassigned(self) -> bool:
+        """Whether it has ended without reading what it was to be; only of a process that has been reaped."""
+        connection = self.connection
+        # Had anything else been sent, that might be what it did not read.
+        return connection is not None and connection.is_unread and connection.messages_sent == 1 and not self.has_spoken
 
     def close_child_fds(self) -> None:
         for fd in self.child_fds:
@@ -112,6 +131,8 @@ class Births:
         self._on_failed = on_failed
         self._on_message = on_message
         self._last_birth = 0
+        self._has_loader = False
+        self.spares = Spares()
         self._unborn: dict[int, WorkerProcess] = {}
         #: Wanted while no loader was ready, in order.
         self._waiting: list[tuple[Life, str, BackgroundWorker]] = []
@@ -120,7 +141,7 @@ class Births:
         self.by_pid: dict[int, WorkerProcess] = {}
 
     def request(self, life: Life, kind: str, worker: BackgroundWorker) -> None:
-        """Ask for a process for this life.
+        """Have a process for this life: a spare at once, or one that is asked of the loader.
 
         What the process is to be it learns when the host knows its pid; as whom and in what surroundings it has to
         know from the start.
@@ -128,16 +149,52 @@ class Births:
         Raises:
             OSError: The host itself has no descriptor left for its pipes.
         """
-        process = self._prepare(life, kind, worker)
-        self._last_birth += 1
-        message = {"type": "birth", "birth": self._last_birth, "kind": kind, "surroundings": worker.surroundings()}
-        if self._send(message, process.child_fds):
-            self._unborn[self._last_birth] = process
-        else:
-            self._discard(process)
+        # A spare was born without surroundings.
+        if kind == "preloaded" and not worker.surroundings():
+            self.spares.postpone(time.monotonic())
+            if (process := self.spares.take()) is not None:
+                process.life, process.worker = life, worker
+                self._assign(process)
+                return
+            if (process := next((p for p in self._unborn.values() if p.life is NO_LIFE), None)) is not None:
+                process.life, process.kind, process.worker = life, kind, worker
+                return
+        if not self._ask(life, kind, worker):
             self._waiting.append((life, kind, worker))
 
-    def _prepare(self, life: Life, kind: str, worker: BackgroundWorker) -> WorkerProcess:
+    def ensure_spares(self, now: float) -> None:
+        """Ask for the spares that are missing, when nothing is being born and the moment is quiet."""
+        due_at = self.spares_due_at()
+        if due_at is None or now < due_at:
+            return
+        try:
+            for _ in range(self.spares.missing):
+                self._ask(NO_LIFE, "spare", _NOBODY)
+        except OSError:  # no descriptor left: the workers need them more
+            self.spares.postpone_after_failure(now)
+
+    def spares_due_at(self) -> float | None:
+        """Return when ``ensure_spares`` has something to do; None while births are in flight, or there is no loader."""
+        return self.spares.due_at if self._has_loader and not self._unborn else None
+
+    def _assign(self, process: WorkerProcess) -> None:
+        assert process.pid is not None
+        self.by_pid[process.pid] = process
+        self._on_born(process)
+
+    def _ask(self, life: Life, kind: str, worker: BackgroundWorker) -> bool:
+        """Ask the loader for a process; False when there is none."""
+        self._last_birth += 1
+        process = self._prepare(self._last_birth, life, kind, worker)
+        process.was_spare = kind == "spare"
+        message = {"type": "birth", "birth": process.birth, "kind": kind, "surroundings": worker.surroundings()}
+        if not self._send(message, process.child_fds):
+            self._discard(process)
+            return False
+        self._unborn[process.birth] = process
+        return True
+
+    def _prepare(self, birth: int, life: Life, kind: str, worker: BackgroundWorker) -> WorkerProcess:
         made: list[int] = []
         try:
             ours, theirs = socket.socketpair()
@@ -149,7 +206,8 @@ class Births:
             for fd in made:
                 os.close(fd)
             raise
-        return WorkerProcess(life, kind, worker, ours, [made[0], out_write, err_write], [out_read, err_read], time.monotonic())
+        fds = [made[0], out_write, err_write], [out_read, err_read]
+        return WorkerProcess(life, kind, worker, ours, *fds, time.monotonic(), birth)
 
     def _discard(self, process: WorkerProcess) -> None:
         process.close_child_fds()
@@ -158,6 +216,8 @@ class Births:
 
     def loader_is_ready(self) -> None:
         """Ask a new loader for everything that waits."""
+        self._has_loader = True
+        self.spares.postpone(time.monotonic())
         waiting, self._waiting = self._waiting, []
         for life, kind, worker in waiting:
             try:
@@ -166,12 +226,16 @@ class Births:
                 self._on_failed(life, f"could not make its pipes: {error.strerror}")
 
     def loader_is_gone(self) -> None:
-        """Take back what the dead loader has not acknowledged; the next one is asked for it."""
+        """Take back what the loader has not acknowledged; the next one is asked for it. Its spares go with it."""
+        self._has_loader = False
+        self.spares.drop_all()
         unborn, self._unborn = self._unborn, {}
         self._stashed_exits.clear()
         for process in unborn.values():
             # A child it made in its last moment finds its channel closed, and leaves.
             self._discard(process)
+            if process.life is NO_LIFE:
+                continue
             if process.is_abandoned:
                 self._on_failed(process.life, "not wanted any more")
             else:
@@ -199,7 +263,7 @@ class Births:
         # An exit from before the request was that of another process with the same pid.
         if last_birth >= birth:
             self._discard(process)
-            self._on_failed(process.life, f"its process ended at once ({_describe(status)})")
+            self._was_stillborn(process, f"its process ended at once ({_describe(status)})")
             return
         try:
             process.connection = Connection(
@@ -211,13 +275,34 @@ class Births:
             )
         except OSError as error:  # epoll_ctl(2) has a limit of its own; the blank process finds its channel closed, and leaves
             self._discard(process)
-            self._on_failed(process.life, f"could not watch its channel: {error.strerror}")
+            self._was_stillborn(process, f"could not watch its channel: {error.strerror}")
             return
         process.pid = pid
-        self.by_pid[pid] = process
-        self._on_born(process)
+        if process.life is NO_LIFE:
+            self.spares.add(process)
+        else:
+            self._assign(process)
+
+    def _was_stillborn(self, process: WorkerProcess, reason: str) -> None:
+        """Take note that no process came of a request."""
+        if process.was_spare:
+            self.spares.postpone_after_failure(time.monotonic())
+        if process.life is NO_LIFE:
+            return
+        if process.was_spare and not process.is_abandoned:
+            # Somebody has killed it while it was nobody's, for all one knows: its life gets a birth of its own.
+            try:
+                if not self._ask(process.life, process.kind, process.worker):
+                    self._waiting.append((process.life, process.kind, process.worker))
+                return
+            except OSError as error:
+                reason = f"could not make its pipes: {error.strerror}"
+        self._on_failed(process.life, reason)
 
     def _take(self, process: WorkerProcess, message: Message) -> None:
+        if process.life is NO_LIFE:
+            return  # a spare has nothing to say
+        process.has_spoken = True
         process.is_executing = message.get("type") == "executing"
         if not process.is_executing:
             self._on_message(process, message)
@@ -237,7 +322,10 @@ class Births:
         if not self._unborn:
             self._stashed_exits.clear()
         self._discard(process)
-        self._on_failed(process.life, error)
+        if process.life is NO_LIFE:
+            self.spares.postpone_after_failure(time.monotonic())
+        else:
+            self._on_failed(process.life, error)
 
     def exited(self, pid: int, status: int) -> WorkerProcess | None:
         """Take note of a reaped child; return it when it is a worker, else remember it in case the loader names it later."""
@@ -255,7 +343,8 @@ class Births:
         """Return when the loader should have answered its oldest birth, or None."""
         if not self._unborn:
             return None
-        return min(process.requested_at for process in self._unborn.values()) + _BIRTH_TIMEOUT
+        # The first is the oldest: a dictionary keeps the order of the requests.
+        return next(iter(self._unborn.values())).requested_at + _BIRTH_TIMEOUT
 
     def find(self, life: Life) -> WorkerProcess | None:
         """Return the live process of this life."""

@@ -125,7 +125,7 @@ class Host:
         self._strays = Strays()
         self._stopped = StoppedChildren(self.log)
         self._is_loaded = False
-        self._without_effect = [key for key, is_set in (("spare_workers", settings.spare_workers is not None),) if is_set]
+        self._spare_workers = min(settings.spare_workers, settings.max_worker_processes)
         self._stop_helpers_by: float | None = None
         self._fatal_exit_code = 0
 
@@ -316,6 +316,7 @@ class Host:
         # The machine must know what a smart shutdown waits for before it begins one.
         self._count_live_handles(mode)
         self.apply(self.machine.begin_shutdown(mode, time.monotonic()))
+        self.births.spares.want(0)
         self._loaders.cancel_reload(RegistrationError("could not reload: the host is shutting down"))
         self._stopped.hurry()
         if mode is ShutdownMode.IMMEDIATE and self.database is not None:
@@ -330,8 +331,6 @@ class Host:
     def run(self) -> int:
         """Run until shut down; return the exit code."""
         self.log("LOG", f"starting bgworker {__version__} (PID {os.getpid()}) on data directory {self.data_directory}")
-        for key in self._without_effect:
-            self.log("WARNING", f"[host] {key} has no effect in this version", "The host behaves as if it were not there.")
         while self.exit_code is None:
             signals = self.loop.turn(self._deadline())
             self._take_signals(signals)
@@ -353,6 +352,7 @@ class Host:
             self.waits.next_deadline(),
             self._loaders.next_deadline(),
             self.births.hung_since(),
+            self.births.spares_due_at(),
             self._stop_helpers_by,
             self._stopped.next_deadline(),
             self.output.collector.next_deadline(),
@@ -374,6 +374,7 @@ class Host:
             self.log("WARNING", "the loader does not answer; starting another", "Running workers are not touched.")
             self._loaders.replace_hung()
             self.births.loader_is_gone()
+        self.births.ensure_spares(now)
         self._server.ensure(now)
 
     def _take_signals(self, signals: set[int]) -> None:
@@ -408,6 +409,10 @@ class Host:
             if self.database is not None and pid == self.database.postgres_pid:
                 self.database.postgres_exited(pid, reap.reap(pid))
                 continue
+            if pid in self.births.spares:
+                reap.reap(pid)
+                self.births.spares.ended(pid, now)
+                continue
             if pid in self.births.by_pid:
                 injection.point("host.exit")
                 # What it left in its process group goes with it, while its pid still guards the group's number.
@@ -429,7 +434,11 @@ class Host:
     def _end_strays(self) -> None:
         if not self._strays.is_looking:
             return
-        known = {*self.births.by_pid, *(helper.pid for helper in self._helpers() if helper.pid is not None)}
+        known = {
+            *self.births.by_pid,
+            *self.births.spares.pids(),
+            *(helper.pid for helper in self._helpers() if helper.pid is not None),
+        }
         for pid in self._strays.look(known):
             self.log("LOG", f"killed process {pid}: it was left behind by a background worker that has ended")
 
@@ -476,7 +485,7 @@ class Host:
             for helper in others or ([self.output.collector] if postgres is None else []):
                 helper.kill()
             return
-        if others or postgres is not None or self._strays.is_looking or self._strays.killed:
+        if others or postgres is not None or self.births.spares.is_leaving or self._strays.is_looking or self._strays.killed:
             return
         if self.output.collector.is_wanted:
             self.output.collector.is_wanted = False
@@ -604,8 +613,9 @@ class Host:
             return
         worker = slot.worker
         self._wake_ups.changed()
-        self.output.attach(process, worker, is_static=slot.origin is not Origin.DYNAMIC)
+        # First what somebody waits for; until the collector is told, what the worker prints waits in its pipes.
         process.connection.send(self._assignment(slot, worker) | {"mark": self._strays.mark_for(pid)})
+        self.output.attach(process, worker, is_static=slot.origin is not Origin.DYNAMIC)
 
     def _assignment(self, slot: Slot, worker: BackgroundWorker) -> Message:
         data = worker.to_dict()
@@ -661,8 +671,13 @@ class Host:
         self._wake_ups.changed()
         if process.database:
             self.update_channels()
-        self._news.ends(process)
-        self.apply(self.machine.exited(*process.life, status, now, process.last_words))
+        if process.was_spare and process.is_unassigned:
+            # Killed while it was nobody's: the registration has lost nothing but a moment.
+            self.births.spares.postpone_after_failure(now)
+            self.apply(self.machine.lost(*process.life, status, now))
+        else:
+            self._news.ends(process)
+            self.apply(self.machine.exited(*process.life, status, now, process.last_words))
 
     # -- clients --------------------------------------------------------------------
 
@@ -722,6 +737,8 @@ class Host:
 
     def _loader_ready(self, message: Message, is_new_configuration: bool) -> None:
         self._preloaded = frozenset(message["preloaded"])
+        # Without a library in memory every worker is executed, and a spare is of no use.
+        self.births.spares.want(self._spare_workers if self._preloaded and self.machine.shutdown is None else 0)
         self._python_path = message["python_path"]
         self.broken_plugins = message["broken_plugins"]
         if is_new_configuration:

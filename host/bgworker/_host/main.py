@@ -30,7 +30,7 @@ def run_host(location: Location, configuration: Configuration, config_text: str 
     """
     _open_standard_descriptors()
     os.umask(0o077)
-    _raise_descriptor_limit(configuration.host.max_worker_processes)
+    _raise_descriptor_limit(configuration.host.max_worker_processes, configuration.host.spare_workers)
     access = access_for(configuration.host.control_group, configuration.host.control_allow)
     prepare(location.data_directory, access.gid if access is not None else None)
     started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -71,10 +71,10 @@ def _open_standard_descriptors() -> None:
     os.close(fd)
 
 
-def _raise_descriptor_limit(max_worker_processes: int) -> None:
+def _raise_descriptor_limit(max_worker_processes: int, spare_workers: int) -> None:
     """Take the descriptors that this many workers need: three of the host's own each, and three more while one is born."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 6 * max_worker_processes + 400
+    needed = 6 * (max_worker_processes + min(spare_workers, max_worker_processes)) + 400
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise ConfigurationError(
             f"max_worker_processes = {max_worker_processes} does not fit this system's limit of open files",

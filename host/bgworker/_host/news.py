@@ -129,7 +129,7 @@ class News:
             "versions": {"bgworker": __version__, "library": None},
         }
         if process is not None and process.life[:2] == key:
-            record["life"] = str(process.life)
+            record["life"] = str(process.birth)  # as the collector knows its output
             if (usage := process.usage) is not None:
                 record["usage"] = {"user": round(usage.user, 3), "system": round(usage.system, 3), "max_rss": usage.max_rss}
             if process.library_version is not None:

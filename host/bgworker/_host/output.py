@@ -71,16 +71,19 @@ class Output:
 
     def attach(self, process: WorkerProcess, worker: BackgroundWorker, *, is_static: bool) -> None:
         """Have the output of a new process read."""
-        life = str(process.life)
+        # Not the life itself: one that lost its process before it began has a second one.
+        life = str(process.birth)
         self._attached[life] = _Attached(process, worker, is_static)
         self._send_attach(life)
 
     def ended(self, process: WorkerProcess, status: int) -> None:
         """Have the output of a process read to its end, and its end written below; the exit does not wait for that."""
-        life = str(process.life)
+        life = str(process.birth)
         attached = self._attached.get(life)
         if attached is not None:
-            attached.end = ended_text(attached.worker.bgw_name, process.pid, *decode(status))
+            # What never was a worker leaves no line in its log.
+            is_nobody = process.is_unassigned
+            attached.end = "" if is_nobody else ended_text(attached.worker.bgw_name, process.pid, *decode(status))
             self._send_end(life)
 
     def close(self) -> None:

@@ -178,8 +178,9 @@ def _give_birth(
         channel.send({"type": "birth_failed", "error": f"could not start a process: {error}", **answer})
     else:
         if pid == 0:
-            plugins = catalogue.plugins if message["kind"] == "preloaded" else None
-            nursery.begin_life(cradle, fds, plugins, message["surroundings"], siblings)
+            plugins = None if message["kind"] == "exec" else catalogue.plugins
+            is_spare = message["kind"] == "spare"
+            nursery.begin_life(cradle, fds, plugins, message["surroundings"], siblings, is_spare=is_spare)
         injection.point("loader.born")
         channel.send({"type": "born", "pid": pid, **answer})
     for fd in fds:

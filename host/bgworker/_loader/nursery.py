@@ -12,11 +12,11 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from bgworker._control.protocol import encode
 from bgworker._plugins.manager import PluginHost
-from bgworker._process import injection, prctl, surroundings
+from bgworker._process import injection, own_signals, prctl, surroundings
 from bgworker.errors import HostError
 
 #: Never blocked: SIGQUIT ends a worker at once (C39); the faults cannot be blocked usefully; STOP and KILL cannot be at all.
@@ -24,6 +24,7 @@ UNBLOCKABLE = {
     signal.SIGQUIT, signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGBUS,
     signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS,
 }  # fmt: skip
+_BLOCKED: Final = frozenset(signal.valid_signals() - UNBLOCKABLE)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Cradle:
 
 def block_signals() -> None:
     """Block what a worker starts with blocked; the loader does it once, its clones inherit it."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals() - UNBLOCKABLE)
+    own_signals.set_mask(_BLOCKED)
 
 
 def begin_life(
@@ -51,6 +52,8 @@ def begin_life(
     plugins: PluginHost | None,
     wanted: Mapping[str, Any],
     foreign_fds: Sequence[int] = (),
+    *,
+    is_spare: bool = False,
 ) -> NoReturn:
     """Turn a fresh clone of the loader into a blank worker that waits for its assignment. Never returns.
 
@@ -60,6 +63,7 @@ def begin_life(
         plugins: The loaded plugins for a preloaded worker; None executes a fresh interpreter.
         wanted: The surroundings that the worker asks for, as ``_process.surroundings`` knows them.
         foreign_fds: Descriptors of other workers that the loader holds for births to come.
+        is_spare: Born ahead; nobody knows yet which worker it is to be.
     """
     channel_fd, stdout_fd, stderr_fd = fds
     try:
@@ -69,13 +73,7 @@ def begin_life(
         prctl.set_pdeathsig(signal.SIGKILL)
         if os.getppid() != cradle.host_pid:
             os._exit(0)  # the host died before the death signal was armed
-        signal.set_wakeup_fd(-1)
-        for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-            if signal.getsignal(signum) is not signal.SIG_DFL and signum < 32:
-                signal.signal(signum, signal.SIG_DFL)
-        # Python ignores SIGPIPE in every interpreter: a broken pipe is an error there, not a death.
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        own_signals.reset_dispositions()
         os.dup2(stdout_fd, 1)
         os.dup2(stderr_fd, 2)
         for fd in (stdout_fd, stderr_fd, *foreign_fds, *cradle.private_fds):
@@ -89,7 +87,7 @@ def begin_life(
             _refuse_life(channel_fd, error)
         from bgworker._worker.main import Boot, run
 
-        run(Boot(channel_fd, cradle.lifeline_fd, cradle.slot_table_fd, cradle.activity_fd, plugins))
+        run(Boot(channel_fd, cradle.lifeline_fd, cradle.slot_table_fd, cradle.activity_fd, plugins, is_spare))
     finally:
         # Reached by an exception of ours only; the loader's own code must never go on in a second process.
         sys.excepthook(*sys.exc_info())

@@ -32,6 +32,14 @@ def exited_children(limit: int = EXITS_PER_TURN) -> Iterator[int]:
         yield found.si_pid
 
 
+def has_exited(pid: int) -> bool:
+    """Whether a child that has not been reaped is dead; leaves it to ``exited_children``."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
 def reap(pid: int) -> int:
     """Reap a child that has exited and return its wait status."""
     _pid, status = os.waitpid(pid, 0)  # it is a zombie already: this returns at once

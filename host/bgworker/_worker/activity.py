@@ -29,6 +29,11 @@ class Activity:
         # The main thread waits while another one reports: two writers would make seq even in the middle of a record.
         self._lock = threading.RLock()
 
+    @property
+    def shown(self) -> ActivityRecord:
+        """What readers see."""
+        return self._shown
+
     def start(self) -> None:
         """Take the record over from whoever had the slot before."""
         with self._lock:

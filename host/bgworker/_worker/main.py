@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from bgworker._process import injection, mark
 from bgworker._worker import exit as exits
-from bgworker._worker import inherited, library, log_records, runtime, versions
+from bgworker._worker import inherited, library, log_records, runtime, standby, versions
 from bgworker._worker.assignment import extend_path, make_runtime, read_assignment, take_name
 from bgworker._worker.channel import Channel
 from bgworker._worker.interrupts import Interrupts
@@ -45,6 +45,8 @@ class Boot:
     activity_fd: int
     #: The loader's plugins; None in a process that was executed afresh.
     plugins: PluginHost | None = None
+    #: Born ahead, for whichever worker comes: until then it is nobody's, and any signal ends it.
+    is_spare: bool = False
 
 
 def run(boot: Boot) -> NoReturn:
@@ -66,6 +68,9 @@ def _run(boot: Boot) -> NoReturn:
     latch = Latch()
     interrupts = Interrupts(latch)
     channel = Channel(boot.channel_fd, boot.lifeline_fd, latch, interrupts, SlotView(boot.slot_table_fd))
+    if boot.is_spare:
+        standby.rehearse(boot.lifeline_fd, boot.plugins)
+        standby.stand_by(boot.channel_fd, boot.lifeline_fd)
     message = channel.await_assignment()
     if message is None:
         os._exit(0)  # the host has no use for this process, or is dead

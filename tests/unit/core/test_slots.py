@@ -264,3 +264,24 @@ def test_messages_of_the_wrong_moment_are_ignored(bench) -> None:
     (log,) = bench.exit(slot, 0)
     assert log.message == 'ignored event "gone_for_good" of background worker "x": it has no process'
     assert slot.state is SlotState.WAITING_RESTART
+
+
+def test_lost_process_is_replaced_within_its_launch(bench) -> None:
+    """C33: a process that ends before it knows what it is to be costs no attempt, no restart and no time."""
+    slot = bench.born()
+    deadline = slot.kill_at
+    effects = bench.tell("lost", slot, 9)
+    assert [e for e in effects if not isinstance(e, Log)] == [Publish(0), Launch(0, 1, 1)]
+    assert (slot.state, slot.pid, slot.restarts, slot.last_exit, slot.kill_at) == (SlotState.LAUNCHING, None, 0, None, deadline)
+    bench.bear(slot)
+    bench.tell("started", slot)
+    assert slot.state is SlotState.STARTED
+
+
+def test_lost_process_of_a_worker_that_was_told_to_go_has_exited(bench) -> None:
+    """C35: nothing is launched again for a worker that was terminated meanwhile."""
+    slot = bench.born()
+    bench.want("terminate", slot)
+    effects = bench.tell("lost", slot, 9)
+    assert any(isinstance(e, Forgotten) for e in effects)
+    assert slot.state is SlotState.FREE
