@@ -23,10 +23,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Final
 
 from bgworker._core import reasons
 from bgworker._core.actions import ACTIONS, ANSWER_TIMEOUT, QUIT_TIMEOUT, WATCHDOG_SLACK, Facts, who
+from bgworker._core.agenda import Agenda
 from bgworker._core.effects import Effect, Exited, Level, Log, Publish, Reinitialise, Signal
 from bgworker._core.exits import Exit, clean, ended_text, outcome, read_exit
 from bgworker._core.record import Slot
@@ -92,9 +94,12 @@ class SlotMachine:
         self._live_handles = 0
         #: The latest ``now`` heard of: what "at once" means to next_deadline().
         self._now = float("-inf")
-        # next_deadline() walks all slots, and most turns of the loop change none: keep its answer until one does.
-        self._deadline: float | None = None
-        self._is_deadline_known = False
+        #: No slot below it is free.
+        self._first_free = 0
+        # A thousand slots must not be looked at because of one: what each waits for is kept, and looked at again when it changed.
+        self._agenda = Agenda()
+        #: Whether slots may wait for the end of each other (C31): then no slot's deadline is its own matter alone.
+        self._has_groups = False
 
     # -- registration ------------------------------------------------------------------------
 
@@ -116,9 +121,10 @@ class SlotMachine:
                 f"A {self.shutdown.name.lower()} shutdown is in progress.",
                 "Register it again when the host has been started again.",
             )
-        slot = next((slot for slot in self.slots if slot.state is SlotState.FREE), None)
+        slot = next((slot for slot in islice(self.slots, self._first_free, None) if slot.state is SlotState.FREE), None)
         if slot is None:
             raise _no_free_slot(self.slots)
+        self._first_free = slot.slotno + 1
         slot.generation += 1
         slot.worker = worker
         slot.origin = origin
@@ -137,7 +143,7 @@ class SlotMachine:
             slot.replacement = worker
             return []
         slot.worker = worker
-        self._changed(now)
+        self._changed(slot, now)
         if slot.state in WAITS_FOR_START and slot.restart_at is None:
             slot.reason = self._waiting_reason(slot)
         elif slot.restart_at is not None and not worker.is_never_restarted and worker.restart_backoff is None:
@@ -169,7 +175,7 @@ class SlotMachine:
             slot.worker = worker
         if slot.state is SlotState.NOT_YET_STARTED:
             # Nothing to stop, but it may wait for another phase now.
-            self._changed(now)
+            self._changed(slot, now)
             slot.reason = self._waiting_reason(slot)
             return [Publish(slot.slotno)]
         return self._fire(slot, Event.RESTART, self._wish(slot, Intent.RESTART, reasons.BY_REPLACEMENT, now))
@@ -223,7 +229,7 @@ class SlotMachine:
         """Note that a worker with a watchdog moves, or begins to wait on its latch for as long as it takes."""
         slot = self._find(slotno, generation, attempt)
         if slot is not None and slot.state is SlotState.STARTED and slot.registration.watchdog is not None:
-            self._changed(now)
+            self._changed(slot, now)
             slot.stuck_at = None if is_idle else now + slot.registration.watchdog * WATCHDOG_SLACK
         return []
 
@@ -302,7 +308,7 @@ class SlotMachine:
         if segment in slot.segments:
             return []
         slot.segments |= {segment}
-        self._changed(now)
+        self._now = max(self._now, now)
         return [Publish(slotno)]
 
     def _reinitialise(self, crashed: Slot, end: Exit, now: float) -> list[Effect]:
@@ -313,6 +319,7 @@ class SlotMachine:
         if others:
             earlier = {other.reinitialisation for other in others} - {0}
             self._reinitialisations += 1
+            self._has_groups = True
             for slot in self.slots:
                 if slot is crashed or slot in fresh or slot.reinitialisation in earlier:
                     slot.reinitialisation = self._reinitialisations
@@ -363,7 +370,7 @@ class SlotMachine:
             now: Monotonic.
         """
         self.phase, self._phase_detail = phase, detail
-        self._changed(now)
+        self._all_changed(now)
         effects: list[Effect] = []
         for slot in self.slots:
             if slot.state in WAITS_FOR_START and slot.restart_at is None:
@@ -378,7 +385,7 @@ class SlotMachine:
         if self.shutdown is not None and mode <= self.shutdown:
             return []
         self.shutdown = mode
-        self._changed(now)
+        self._all_changed(now)
         effects: list[Effect] = [Log("LOG", f"received {mode.name.lower()} shutdown request")]
         effects += self._stop_all(mode, now)
         if mode is ShutdownMode.SMART and (awaited := self._awaited()):
@@ -404,26 +411,22 @@ class SlotMachine:
         deadline = self.next_deadline()
         if deadline is None or deadline > now:
             return []
-        self._changed(now)
+        self._now = max(self._now, now)
         effects: list[Effect] = []
-        for slot in self.slots:
+        for slot in self._take_due(now):
             if slot.kill_at is not None and slot.kill_at <= now:
                 effects += self._overdue(slot, now)
             elif slot.state is SlotState.STARTED:
                 effects += self._look_at_running(slot, now)
         launches = 0
         # After the deadlines: one that gives up a birth may end the wait of others.
-        going = self._going()
-        for slot in self.slots:
-            if slot.state not in WAITS_FOR_START or (slot.restart_at is not None and slot.restart_at > now):
-                continue
-            if slot.reinitialisation in going:
+        for slot in self._take_due(now):
+            if slot.state not in WAITS_FOR_START:
                 continue
             if self._is_held_back(slot):
-                if slot.restart_at is not None:
-                    # Its own time is over; from here on it waits for the phase alone, and says so.
-                    slot.restart_at = None
-                    effects += self._reword(slot) or [Publish(slot.slotno)]
+                # Its own time is over; from here on it waits for the phase alone, and says so.
+                slot.restart_at = None
+                effects += self._reword(slot) or [Publish(slot.slotno)]
             elif launches < MAX_LAUNCHES_PER_TICK:
                 launches += 1
                 effects += self._fire(slot, Event.LAUNCH, Facts(now, timeout=self._start_timeout_of(slot)))
@@ -431,13 +434,25 @@ class SlotMachine:
 
     def next_deadline(self) -> float | None:
         """Return when tick() has something to do: an instant that may lie in the past, or None for never."""
-        if not self._is_deadline_known:
+        self._bring_agenda_up_to_date()
+        return self._agenda.earliest()
+
+    def _take_due(self, now: float) -> list[Slot]:
+        """Return the slots whose deadline has passed, in their order; each is looked at again after this."""
+        self._bring_agenda_up_to_date()
+        return [self.slots[slotno] for slotno in self._agenda.take_due(now)]
+
+    def _bring_agenda_up_to_date(self) -> None:
+        if self._has_groups:
+            self._agenda.changed_all()
+        if self._agenda.is_all_changed:
+            self._has_groups = any(slot.reinitialisation for slot in self.slots)
             going = self._going()
-            slots = (slot for slot in self.slots if slot.state not in WAITS_FOR_START or slot.reinitialisation not in going)
-            instants = [instant for slot in slots if (instant := self._deadline_of(slot)) is not None]
-            self._deadline = min(instants, default=None)
-            self._is_deadline_known = True
-        return self._deadline
+            slots = (s for s in self.slots if s.state not in WAITS_FOR_START or s.reinitialisation not in going)
+            self._agenda.set_all({slot.slotno: self._deadline_of(slot) for slot in slots})
+        else:
+            for slotno in self._agenda.take_changed():
+                self._agenda.set(slotno, self._deadline_of(self.slots[slotno]))
 
     def _deadline_of(self, slot: Slot) -> float | None:
         if slot.state is SlotState.STARTED:
@@ -464,12 +479,20 @@ class SlotMachine:
             return [_rejection(slot, event, found)]
         effects = ACTIONS[found.action](slot, facts)
         slot.state = found.next_state
-        self._changed(facts.now)
+        if found.next_state is SlotState.FREE:
+            self._first_free = min(self._first_free, slot.slotno)
+        self._changed(slot, facts.now)
         return effects
 
-    def _changed(self, now: float) -> None:
+    def _changed(self, slot: Slot, now: float) -> None:
+        """Look at this slot's deadline again."""
         self._now = max(self._now, now)
-        self._is_deadline_known = False
+        self._agenda.changed(slot.slotno)
+
+    def _all_changed(self, now: float) -> None:
+        """Look at every slot's deadline again."""
+        self._now = max(self._now, now)
+        self._agenda.changed_all()
 
     def _wish(self, slot: Slot, intent: Intent, cause: str, now: float, *, is_immediate: bool = False) -> Facts:
         """Return the facts of a wish; the reason is the last word on a slot that has no process."""
@@ -572,7 +595,7 @@ class SlotMachine:
             return []
         slot.recycle_at = None
         if self.shutdown is not None:
-            self._changed(now)
+            self._changed(slot, now)
             return []
         log = Log("LOG", f"{who(slot)} is {cause}")
         return [*self._fire(slot, Event.RESTART, self._wish(slot, Intent.RESTART, cause, now)), log]
