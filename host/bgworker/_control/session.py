@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, NamedTuple, TypeGuard
 
-from bgworker._control.protocol import MAX_REQUEST_BYTES, PROTOCOL_VERSION, Decoder, Message, decode, encode
+from bgworker._control.protocol import MAX_REQUEST_BYTES, PROTOCOL_VERSION, Decoder, Message, decode, decode_from_host, encode
 from bgworker.errors import HostError, ProtocolError, error_from_dict
 
 __all__ = ["Call", "Greeting", "Session", "read_greeting"]
@@ -129,7 +129,7 @@ class Session:
         done: list[Call] = []
         try:
             for line in self._decoder.feed(data):
-                call = self._take(decode(line))
+                call = self._take(decode_from_host(line))
                 if call is not None:
                     done.append(call)
         except HostError as error:

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from bgworker._control.protocol import Decoder, Message, decode, encode
+from bgworker._control.protocol import Decoder, Message, decode_from_host, encode
 from bgworker._shm.layout import SlotRecord
 from bgworker._worker.interrupts import Interrupts
 from bgworker._worker.latch import Latch
@@ -239,7 +239,7 @@ class Channel:
                     return
                 try:
                     for line in self._decoder.feed(data):
-                        self._dispatch(decode(line))
+                        self._dispatch(decode_from_host(line))
                 except ProtocolError as error:
                     self._lose(str(error))
 

@@ -120,7 +120,7 @@ def test_reply_to_nobody(call_id: object) -> None:
         session.request("ping", {})
 
 
-@pytest.mark.parametrize("said", [b"not json\n", b"[]\n", b"\xff\n", b'{"a":1,"a":2}\n', b"[" * 100_000 + b"\n"])
+@pytest.mark.parametrize("said", [b"not json\n", b"[]\n", b"\xff\n", b"[" * 100_000 + b"\n"])
 def test_nonsense_from_the_host(said: bytes) -> None:
     """Nonsense ends every call with a protocol error."""
     session = Session()
