@@ -171,7 +171,10 @@ def register(host: Host, caller: Caller, request_id: Any, params: Params) -> Any
             if slot.state is not SlotState.FREE and slot.worker is not None and slot.worker.bgw_name == worker.bgw_name:
                 return {"handle": f"{slot.slotno}.{slot.generation}"}
     slot = host.register(worker, Origin.DYNAMIC, caller)
-    return {"handle": f"{slot.slotno}.{slot.generation}"}
+    handle = f"{slot.slotno}.{slot.generation}"
+    # The worker can begin while the answer is still on its way.
+    host.launch_due()
+    return {"handle": handle}
 
 
 def terminate(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
