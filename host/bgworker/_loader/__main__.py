@@ -19,7 +19,7 @@ from bgworker._control.protocol import Message, decode, encode
 from bgworker._loader import nursery
 from bgworker._loader.catalogue import Catalogue, build
 from bgworker._loader.traces import Spoiled
-from bgworker._process import birth, injection
+from bgworker._process import birth, injection, prctl
 from bgworker._process.helper import HelperChannel, setup
 from bgworker._worker.versions import version_of
 from bgworker.errors import ConfigurationError, ProtocolError
@@ -34,6 +34,8 @@ def main() -> int:
     channel = setup("loader")
     host_pid = os.getppid()
     nursery.block_signals()
+    # Its clones inherit it, which saves each of them the opening of a file; a loader that is taken for it is replaced.
+    prctl.raise_oom_score()
     message, fds = _first_message(channel)
     catalogue = _load(channel, message)
     if catalogue is None:

@@ -78,7 +78,6 @@ def begin_life(
         os.dup2(stderr_fd, 2)
         for fd in (stdout_fd, stderr_fd, *foreign_fds, *cradle.private_fds):
             os.close(fd)
-        prctl.raise_oom_score()
         try:
             surroundings.enter(wanted, cradle.host_pid, cradle.secrets)
             if plugins is None:
