@@ -73,7 +73,11 @@ EVERYTHING = [("ping", {}), *VIEWS, *OPERATIONS, ("register", {"worker": NEW}), 
 @pytest.mark.parametrize(
     ("right", "number"),
     # What the rights are is tried with a host of root's, too; the host's own user is what differs here.
-    [pytest.param(None, 1, marks=pytest.mark.slow), pytest.param("view", 6, marks=pytest.mark.slow), ("operate", 11)],
+    [
+        pytest.param(None, 1, marks=pytest.mark.slow),
+        pytest.param("view", 1 + len(VIEWS), marks=pytest.mark.slow),
+        ("operate", 1 + len(VIEWS) + len(OPERATIONS)),
+    ],
 )
 def test_each_right(plain_host: MakePlainHost, right: str | None, number: int) -> None:
     """T49: of all methods, a member of another uid may call just those of its right; `stop` is not among them."""

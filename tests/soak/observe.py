@@ -34,6 +34,11 @@ class Child:
         """Whether it has ended and was not reaped yet."""
         return self.state == "Z"
 
+    @property
+    def is_spare(self) -> bool:
+        """Whether it waits for a worker that it could be."""
+        return self.command == "bgworker: spare"
+
 
 def children_of(pid: int) -> list[Child]:
     """Return the children of a process, zombies included."""

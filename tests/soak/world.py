@@ -31,9 +31,13 @@ _LINE: Final = re.compile(r"chatter: line (\d+) (\d+)$", re.MULTILINE)
 #: Free to be in any state at any time: they end by themselves, and come back.
 _RESTLESS: Final = frozenset({"exiter 0", "exiter 1"})
 
-_CONFIGURATION: Final = """\
+#: Processes without a slot that the host may keep.
+SPARES: Final = 4
+
+_CONFIGURATION: Final = f"""\
 [host]
 max_worker_processes = 24
+spare_workers = {SPARES}
 shutdown_timeout = 1.0
 shared_preload_libraries = ["soak_workers"]
 log = "files"
@@ -183,9 +187,10 @@ class World:
             (all(helper(self.pid, name) for name in ("loader", "collector", "database")), "a helper is missing"),
             (not (zombies := [c for c in children if c.is_zombie]), f"zombies are left: {zombies}"),
             (
-                not (strangers := [c for c in children if c.pid not in known and not c.is_zombie]),
+                not (strangers := [c for c in children if c.pid not in known and not c.is_zombie and not c.is_spare]),
                 f"processes without a slot are left: {strangers}",
             ),
+            ((spares := sum(c.is_spare for c in children)) <= SPARES, f"{spares} spare workers, at most {SPARES} are kept"),
         ]
         for name in self.static_names:
             state = self._state_of(status, name)
