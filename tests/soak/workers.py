@@ -87,11 +87,11 @@ def sitter(key: str) -> None:
 
 
 def chatter(_arg: Any) -> None:
-    """Number every line, so that a lost one is missed."""
+    """Number every line, so that a lost one is missed, and end it, so that one torn by a full disk is not taken for another."""
     with only_one():
         worker.unblock_signals()
         for number, _ in enumerate(worker.latch_loop(timeout=0.02), 1):
-            print(f"line {os.getpid()} {number}", flush=True)  # noqa: T201
+            print(f"line {os.getpid()} {number}.", flush=True)  # noqa: T201
 
 
 def writer(_arg: Any) -> None:

@@ -27,7 +27,7 @@ SETTLE_DEADLINE: Final = 60.0
 #: How long a killed collector or a full disk may cost lines: a file that could not be written is tried once a second.
 _LOSSY_TIME: Final = 3.0
 _SMALL_DISK: Final = "64m"
-_LINE: Final = re.compile(r"chatter: line (\d+) (\d+)$", re.MULTILINE)
+_LINE: Final = re.compile(r"chatter: line (\d+) (\d+)\.$", re.MULTILINE)
 #: Free to be in any state at any time: they end by themselves, and come back.
 _RESTLESS: Final = frozenset({"exiter 0", "exiter 1"})
 
