@@ -61,6 +61,7 @@ class WorkerKeys(TypedDict, total=False):
     umask: str | None
     nice: int | None
     rlimits: Mapping[str, Any] | None
+    schedule: str | None
 
 
 def background_worker(**keys: Unpack[WorkerKeys]) -> Callable[[_Function], _Function]:

@@ -133,6 +133,8 @@ class BackgroundWorker:
     rlimits: Mapping[str, Any] | None = None
     #: A program and its arguments, instead of a function.
     command: tuple[str, ...] | None = None
+    #: A cron expression, such as "0 3 * * *": started at its times instead of at once, and after each end at the next one.
+    schedule: str | None = None
 
     @property
     def is_database_worker(self) -> bool:
@@ -324,7 +326,8 @@ def sanity_check(worker: BackgroundWorker, *, is_dynamic: bool, has_database: bo
         )
     restart_time = worker.bgw_restart_time
     if restart_time is None:
-        restart_time = BGW_NEVER_RESTART if is_dynamic else STATIC_RESTART_TIME
+        # A schedule takes the place of a restart time.
+        restart_time = BGW_NEVER_RESTART if is_dynamic or worker.schedule is not None else STATIC_RESTART_TIME
     if restart_time != BGW_NEVER_RESTART and not (is_number(restart_time) and 0 <= restart_time <= MAX_RESTART_TIME):
         raise refuse(
             "bgw_restart_time is out of range",
@@ -348,6 +351,12 @@ def sanity_check(worker: BackgroundWorker, *, is_dynamic: bool, has_database: bo
     kept = supervision.normalised(values, None if restart_time == BGW_NEVER_RESTART else restart_time)
     if isinstance(kept, supervision.Problem):
         raise refuse(f"{kept.key} {kept.reason}", printable(kept.detail), kept.hint)
+    if worker.schedule is not None and worker.singleton:
+        raise refuse(
+            "schedule cannot be combined with singleton",
+            "Each host would start it at the same time, and those that waited for the lock would run after the first.",
+            "Leave schedule out, and let a singleton worker loop over latch_loop(at=...).",
+        )
     if worker.bgw_notify_pid < 0 or worker.bgw_notify_pid > 2**31 - 1:
         raise refuse("bgw_notify_pid is not a process id")
     if (problem_found := _surroundings.find_problem(worker.surroundings())) is not None:

@@ -2,7 +2,7 @@
 
 Pure: values in, values or a problem out. ``_spec`` asks here about the keys that say how a worker
 is watched, stopped and brought back; it, the slot machine and workers.toml know their values from
-here. Imports nothing of ours.
+here. Of ours it imports what cron expressions are.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import re
 import signal
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
+
+from bgworker import _cron
 
 #: One day, the bound of every timer of a registration.
 _LONGEST: Final = 86_400.0
@@ -111,6 +113,16 @@ def _watchdog(value: Any) -> Any:
     return value
 
 
+def _schedule(value: Any) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ValueError('must be a cron expression, such as "*/15 * * * *"')
+    if (wrong := _cron.problem(value)) is not None:
+        raise ValueError(wrong)
+    return " ".join(value.split())
+
+
 def _bytes(value: Any) -> Any:
     if value is None:
         return None
@@ -133,6 +145,7 @@ _KEYS: Final[dict[str, Callable[[Any], Any]]] = {
     "max_age": _seconds,
     "max_memory": _bytes,
     "watchdog": _watchdog,
+    "schedule": _schedule,
 }
 KEYS: Final = tuple(_KEYS)
 
@@ -156,6 +169,8 @@ def normalised(values: dict[str, Any], restart_time: float | None) -> dict[str, 
 
 def _contradiction(kept: dict[str, Any], restart_time: float | None) -> Problem | None:
     """Return the first key that does not go together with bgw_restart_time."""
+    if kept["schedule"] is not None and (problem := _beside_schedule(kept, restart_time)) is not None:
+        return problem
     backoff = kept["restart_backoff"]
     if restart_time is None and kept["restart_on"] == "always":
         return Problem(
@@ -178,3 +193,28 @@ def _contradiction(kept: dict[str, Any], restart_time: float | None) -> Problem 
             f"The ceiling is {backoff['ceiling']:g} s, and the first wait is already {restart_time:g} s.",
         )
     return None
+
+
+#: Keys that say what follows an end, or when one is wanted, each with its default: the schedule says that.
+_NOT_BESIDE_SCHEDULE: Final = {
+    "restart_on": "crash",
+    "restart_backoff": None,
+    "essential": False,
+    "max_age": None,
+    "max_memory": None,
+}
+
+
+def _beside_schedule(kept: dict[str, Any], restart_time: float | None) -> Problem | None:
+    """Return the first key that means nothing for a worker that is started by a schedule."""
+    found = [key for key, default in _NOT_BESIDE_SCHEDULE.items() if kept[key] != default]
+    if restart_time is not None:
+        found.insert(0, "bgw_restart_time")
+    if not found:
+        return None
+    return Problem(
+        "schedule",
+        f"cannot be combined with {found[0]}",
+        "A worker with a schedule runs to its end, and is started again at the next time however it ended.",
+        f"Leave {found[0]} out{', or say BGW_NEVER_RESTART where a plugin sets it' if restart_time is not None else ''}.",
+    )

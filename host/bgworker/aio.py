@@ -20,7 +20,7 @@ Importing does no work and does not import asyncio.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from bgworker._worker.notifications import Notification
 from bgworker._worker.refusals import UsageError
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from bgworker._handle import AsyncBackgroundWorkerHandle
     from bgworker._spec import BackgroundWorker
     from bgworker._worker.async_part import AsyncPart
+    from bgworker._worker.at_times import Tick
     from bgworker._worker.database import AsyncWorkerConnection
     from bgworker._worker.latch_loop import Timeout
     from bgworker._worker.segment import Segment
@@ -57,6 +58,7 @@ __all__ = [
     "AsyncBackgroundWorkerHandle",
     "AsyncClient",
     "Notification",
+    "Tick",
     "async_notify",
     "check_for_interrupts",
     "config_reload_pending",
@@ -82,8 +84,9 @@ __all__ = [
     "wait_latch",
 ]
 
-#: The client's half, imported at the first use: a worker has no need of it.
-_CLIENT_HALF = {
+#: Imported at the first use: the client's half, which a worker has no need of, and what annotations name.
+_LAZY = {
+    "Tick": "bgworker._worker.at_times",
     "AsyncBackgroundWorkerHandle": "bgworker._handle",
     "AsyncClient": "bgworker._control.aio_client",
     "connect": "bgworker._control.aio_client",
@@ -91,10 +94,10 @@ _CLIENT_HALF = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _CLIENT_HALF:
+    if name in _LAZY:
         from importlib import import_module
 
-        return getattr(import_module(_CLIENT_HALF[name]), name)
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -106,11 +109,21 @@ async def wait_latch(timeout: float | None = None, events: int | None = None, so
     return await _part("aio.wait_latch()", "bgworker.worker.wait_latch()").wait_latch(timeout, events, socket, wait_event)
 
 
-def latch_loop(timeout: Timeout = None, wait_event: str = "") -> AsyncIterator[int]:
+@overload
+def latch_loop(timeout: Timeout = None, wait_event: str = "") -> AsyncIterator[int]: ...
+@overload
+def latch_loop(*, at: str, wait_event: str = "") -> AsyncIterator[Tick]: ...
+def latch_loop(timeout: Timeout = None, wait_event: str = "", *, at: str | None = None) -> AsyncIterator[int]:
     """Return the loop of an async worker: ``async for _ in aio.latch_loop(timeout=10.0)``; see ``bgworker.worker.latch_loop``."""
+    part = _part("aio.latch_loop()", "bgworker.worker.latch_loop()")
+    if at is not None:
+        from bgworker._worker.at_times import AsyncTimesLoop, refuse_timeout
+
+        refuse_timeout(timeout)
+        return AsyncTimesLoop(part, at, wait_event)
     from bgworker._worker.latch_loop import AsyncLatchLoop
 
-    return AsyncLatchLoop(_part("aio.latch_loop()", "bgworker.worker.latch_loop()"), timeout, wait_event)
+    return AsyncLatchLoop(part, timeout, wait_event)
 
 
 async def process_config_file() -> None:

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from bgworker._worker.connection import BGWORKER_BYPASS_ALLOWCONN, BGWORKER_BYPASS_ROLELOGINCHECK
 from bgworker._worker.interrupts import Deferred, Held, Terminated
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
     from bgworker._handle import BackgroundWorkerHandle
     from bgworker._spec import BackgroundWorker
+    from bgworker._worker.at_times import Tick
     from bgworker._worker.segment import Segment
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "Notification",
     "Segment",
     "Terminated",
+    "Tick",
     "UsageError",
     "block_signals",
     "check_for_interrupts",
@@ -102,6 +104,10 @@ if not TYPE_CHECKING:  # a type checker would take every misspelled name for an 
             from bgworker._worker.segment import Segment
 
             return Segment
+        if name == "Tick":
+            from bgworker._worker.at_times import Tick
+
+            return Tick
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -173,7 +179,11 @@ def reset_latch() -> None:
     current().latch.reset()
 
 
-def latch_loop(timeout: Timeout = None, wait_event: str = "") -> Iterator[int]:
+@overload
+def latch_loop(timeout: Timeout = None, wait_event: str = "") -> Iterator[int]: ...
+@overload
+def latch_loop(*, at: str, wait_event: str = "") -> Iterator[Tick]: ...
+def latch_loop(timeout: Timeout = None, wait_event: str = "", *, at: str | None = None) -> Iterator[int]:
     """Return the loop of a worker: ``for _ in worker.latch_loop(timeout=10.0): work()``.
 
     The first pass runs at once. Before each later one it waits until the latch is set or the
@@ -181,15 +191,28 @@ def latch_loop(timeout: Timeout = None, wait_event: str = "") -> Iterator[int]:
     ``Terminated`` if the worker has been told to end. It never ends by itself; ``break`` and
     ``return`` leave it.
 
+    With ``at="*/15 * * * *"`` it waits for the times of a cron expression, or for the latch, before the
+    first pass too. Times that come while the pass of an earlier one still runs are skipped, which the log says.
+
     Args:
         timeout: Seconds between passes, None for none, or a function that returns them: it is asked before
             each wait, so ``lambda: worker.settings().naptime`` follows a reload.
         wait_event: What the status view shows while it waits.
+        at: A cron expression of five fields, in the system's local time; in place of ``timeout``.
 
     Returns:
-        An iterator of the ``WL_`` bits that began each pass; 0 for the first.
+        An iterator of the ``WL_`` bits that began each pass; 0 for the first. With ``at`` they are a ``Tick``, whose ``at`` is
+        the time that has come, None if only the latch was set, and whose ``missed`` counts those that were skipped before it.
+
+    Raises:
+        UsageError: ``at`` is no cron expression, or there is a timeout beside it.
     """
     refuse_in_event_loop("latch_loop()", "bgworker.aio.latch_loop()")
+    if at is not None:
+        from bgworker._worker.at_times import TimesLoop, refuse_timeout
+
+        refuse_timeout(timeout)
+        return TimesLoop(current(), at, wait_event)
     return LatchLoop(current(), timeout, wait_event)
 
 

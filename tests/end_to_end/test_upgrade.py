@@ -130,7 +130,7 @@ def test_whom_an_upgrade_concerns(make_host: MakeHost) -> None:
     write_code(host, TASKS + MORE + "\n# again\n")
     result = host.run_cli("upgrade", "--settle", "0", "--canary", "8")
     assert result.returncode == 0, result.stderr
-    assert 'left alone, because they are never restarted: "job"' in result.stdout
+    assert 'left alone, because they are jobs: "job"' in result.stdout
     assert "3 workers upgraded" in result.stdout
     between = pids(host)
     assert between["job"] == job

@@ -217,6 +217,11 @@ def _trials(fields: dict[str, Any]) -> list[tuple[Sequence[str], dict[str, Any]]
         trials.append((["bgw_start_time"], {"bgw_flags": flags, "bgw_start_time": fields["bgw_start_time"]}))
     if "stop_when" in fields and "bgw_start_time" in fields:
         trials.append((["stop_when"], {key: fields[key] for key in ("stop_when", "bgw_start_time")}))
+    if "schedule" in fields:
+        beside = ("bgw_restart_time", "restart_on", "restart_backoff", "essential", "max_age", "max_memory")
+        trials += [(["schedule"], {"schedule": fields["schedule"], key: fields[key]}) for key in beside if key in fields]
+        if "singleton" in fields:
+            trials.append((["schedule"], {"bgw_flags": flags, "singleton": fields["singleton"], "schedule": fields["schedule"]}))
     for key in ("restart_on", "restart_backoff"):
         if key in fields and "bgw_restart_time" in fields:
             trials.append(([key], {key: fields[key], "bgw_restart_time": fields["bgw_restart_time"]}))

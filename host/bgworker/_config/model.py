@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from bgworker._cron import MAX_EXPRESSION
 from bgworker._spec import BGW_EXTRALEN, BGW_MAXLEN, MAX_RESTART_TIME, printable
 from bgworker._supervision import BACKOFF, STOP_SIGNALS
 from bgworker._surroundings import LIMITS
@@ -404,6 +405,15 @@ class WorkerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             "a table of limits",
             propertyNames={"enum": list(LIMITS)},
             additionalProperties=_LIMIT_SCHEMA,
+        ),
+    ] = UNSET
+    schedule: Annotated[
+        str | UnsetType,
+        _key(
+            "Times at which the worker is started instead of at once: a cron expression of five fields, in the host's local time. "
+            "It runs to its end and is started again at the next time.",
+            'a cron expression, such as "*/15 * * * *"',
+            maxLength=MAX_EXPRESSION,
         ),
     ] = UNSET
     enabled: Annotated[bool, _key("false switches the worker off.", "true or false")] = True

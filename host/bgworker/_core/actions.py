@@ -17,6 +17,7 @@ from bgworker._core.exits import Exit
 from bgworker._core.record import Slot
 from bgworker._core.states import SIGKILL, SIGQUIT, SIGTERM, SIGTRAP, Intent, SlotState
 from bgworker._core.table import Action
+from bgworker._core.timetable import Run
 
 __all__ = ["ACTIONS", "QUIT_TIMEOUT", "WATCHDOG_SLACK", "Facts", "who"]
 
@@ -51,6 +52,8 @@ class Facts:
     has_failed: bool = False
     #: When the life that begins is over; 0 for never.
     recycle_at: float = 0.0
+    #: The next time of the worker's schedule.
+    run: Run | None = None
 
 
 def who(slot: Slot) -> str:
@@ -61,6 +64,8 @@ def who(slot: Slot) -> str:
 def await_start(slot: Slot, facts: Facts) -> list[Effect]:
     """Enter the registration, which already stands in the slot."""
     slot.reason = facts.reason
+    slot.run = facts.run
+    slot.restart_at = None if facts.run is None else facts.run.at
     return [Publish(slot.slotno), Log("DEBUG", f'registering background worker "{slot.name}"')]
 
 
@@ -104,6 +109,7 @@ def note_started(slot: Slot, facts: Facts) -> list[Effect]:
     watchdog = slot.registration.watchdog
     slot.stuck_at = None if watchdog is None else facts.now + watchdog * WATCHDOG_SLACK
     slot.recycle_at = None if facts.recycle_at <= 0 else facts.recycle_at
+    slot.run = facts.run
     return [Publish(slot.slotno), Started(slot.slotno, slot.generation, slot.pid)]
 
 
@@ -191,6 +197,8 @@ def note_intent(slot: Slot, facts: Facts) -> list[Effect]:
 
 def bring_forward(slot: Slot, facts: Facts) -> list[Effect]:
     """Somebody wants the next life now; what the guard has counted until here is forgiven."""
+    if slot.state is SlotState.NOT_YET_STARTED and slot.restart_at is None:
+        return []  # it starts as soon as it may
     slot.restart_at = facts.now
     slot.quick_exits = slot.failures = 0
     slot.cause = facts.cause
@@ -202,6 +210,7 @@ def wait(slot: Slot, facts: Facts) -> list[Effect]:
     """The process is gone and another life follows, with the new registration if a reload brought one."""
     slot.end_life(facts.last_exit)
     slot.restart_at = facts.now + facts.delay
+    slot.run = facts.run
     slot.quick_exits, slot.failures = facts.quick_exits, facts.failures
     slot.cause = facts.cause
     slot.reason = facts.reason

@@ -11,6 +11,7 @@ from typing import Final
 
 from bgworker._core.record import Slot
 from bgworker._core.states import NEEDED_PHASE, Intent, Origin, Phase
+from bgworker._core.timetable import MOST_COUNTED
 
 # Causes: who asked. They are the first half of a reason, and with the exit in brackets the last word on a worker.
 BY_OPERATOR = "terminated by an operator"
@@ -59,7 +60,8 @@ def failed_to_start(error: str) -> str:
 def without_process(slot: Slot, intent: Intent, cause: str) -> str:
     """Return the last word on a worker that a wish ends while it has no process."""
     if intent is Intent.FORGET:
-        ended = f"{cause} {'while it waited for its restart' if slot.attempt else 'before it started'}"
+        awaited = "its next run" if slot.registration.schedule is not None else "its restart"
+        ended = f"{cause} {f'while it waited for {awaited}' if slot.attempt else 'before it started'}"
         return after_termination(ended, slot.origin, cause)
     return not_restarted(slot.cause) if slot.attempt else "not started because the host shuts down"
 
@@ -185,6 +187,21 @@ def restarts(cause: str, delay: float, attempt: int, slowed: str = "", *, is_joi
     if is_joint:
         act += ", when all that the crash ends are gone"
     return join(cause, f"{act}{f' ({slowed})' if slowed else ''}, try {attempt}")
+
+
+def next_run(cause: str, text: str) -> str:
+    """Return the reason of a worker that waits for a time of its schedule; status says how far that is."""
+    return join(cause, f"next run at {text}")
+
+
+def missed(count: int) -> str:
+    """Return how many runs a worker has missed, in words."""
+    return f"missed {count} run{'' if count == 1 else 's'}{' or more' if count >= MOST_COUNTED else ''}"
+
+
+def overlaps(text: str) -> str:
+    """Return the reason of a worker that should have been done by now."""
+    return f"missed the run at {text}: it was still running"
 
 
 def never_restarted(cause: str) -> str:

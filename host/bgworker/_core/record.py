@@ -7,7 +7,7 @@ Which fields mean something in which state::
 
     state             worker  pid        attempt  restart_at     kill_at
     FREE              None    None       0        None           None
-    NOT_YET_STARTED   set     None       0        None           None
+    NOT_YET_STARTED   set     None       0        its schedule   None
     LAUNCHING         set     as born    1..      None           end of the start timeout,
                                                                  None while it waits
     STARTED           set     set        1..      None           None
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from bgworker._core.exits import Exit
 from bgworker._core.states import Intent, Origin, SlotState
+from bgworker._core.timetable import Run
 from bgworker._spec import BackgroundWorker
 
 if TYPE_CHECKING:
@@ -47,13 +48,16 @@ class Slot:
     attempt: int = 0
     #: All instants are monotonic seconds. Of the current life; None before its start and after its end.
     started_at: float | None = None
-    #: None in WAITING_RESTART: the time is over, only the phase is waited for.
+    #: The next launch: after the last life, or by the schedule. None in WAITING_RESTART: the time is over, only the phase is
+    #: waited for.
     restart_at: float | None = None
     kill_at: float | None = None
     #: In STARTED: when it is stuck if it says nothing until then; None without a watchdog, and while it waits on its latch.
     stuck_at: float | None = None
     #: In STARTED: when its max_age is reached.
     recycle_at: float | None = None
+    #: The next time of its schedule, if it has one. In STARTED it must be done by then, and None once it was told that it is not.
+    run: Run | None = None
     has_started_once: bool = False
     last_exit: Exit | None = None
     #: What follows the exit that the host asked for; None = nobody asked.
@@ -112,7 +116,7 @@ class Slot:
     def end_life(self, last_exit: Exit | None) -> None:
         """Drop everything that belonged to one process; ``last_exit`` None keeps the older one."""
         self.pid = self.started_at = self.kill_at = self.intent = None
-        self.stuck_at = self.recycle_at = None
+        self.stuck_at = self.recycle_at = self.run = None
         self.failure = ""
         self.has_announced_start = False
         self.segments = frozenset()

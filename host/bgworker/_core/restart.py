@@ -8,6 +8,8 @@ The first line that applies decides::
     the host shuts down, intent STOP     forgotten
     intent RESTART                       launched at once, whatever the code and bgw_restart_time say;
                                          by a crash beside it: the guard below counts this life, too
+                                         not by a crash beside it or a reload, where it has a schedule: see there
+    it has a schedule                    launched at the next time, however it ended
     it had not started                   a failed start: waits bgw_restart_time; never = forgotten
     exit code 0, success_exit_codes      forgotten; with restart_on "always" waits bgw_restart_time
     BGW_NEVER_RESTART                    forgotten
@@ -36,6 +38,7 @@ from bgworker._core import reasons
 from bgworker._core.exits import Exit, outcome
 from bgworker._core.record import Slot
 from bgworker._core.states import Intent
+from bgworker._core.timetable import Run
 
 __all__ = ["Verdict", "after_exit", "backoff_delay", "guard_delay"]
 
@@ -66,6 +69,9 @@ class Verdict:
     failures: int = 0
     #: The registration is over because the worker failed; nobody wanted its end.
     has_failed: bool = False
+    #: The time of its schedule that it waits for, and how many came while it ran.
+    run: Run | None = None
+    missed: int = 0
 
 
 def guard_delay(quick_exits: int) -> float:
@@ -104,6 +110,8 @@ def after_exit(
     is_shutting_down: bool,
     awaited: str = "",
     draw: Callable[[], float] = lambda: 0.0,
+    run: Run | None = None,
+    missed: int = 0,
 ) -> Verdict:
     """Return what follows the end of the slot's process.
 
@@ -114,6 +122,8 @@ def after_exit(
         is_shutting_down: In any mode.
         awaited: Which phase holds the next life back, in words; empty if none does.
         draw: Returns numbers from 0 to 1, for the jitter.
+        run: The next time of its schedule, if it has one from now on.
+        missed: How many times of its schedule have come since its launch.
     """
     ended = "" if end is None else f" ({outcome(end.code, end.signal)})"
     if slot.intent is Intent.FORGET:
@@ -126,9 +136,13 @@ def after_exit(
         cause = slot.cause if slot.reinitialisation else f"{slot.cause}{ended}"
         if is_shutting_down:
             return _forget(cause, reasons.not_restarted(cause))
+        if run is not None and (slot.reinitialisation or slot.cause == reasons.BY_REPLACEMENT):
+            return _at_next_time(cause, run, missed, now)
         # Workers that crash in turns, each taking the others down, are one loop: the guard counts for all of them.
         counts = (_quick_exits(slot, now), slot.failures) if slot.reinitialisation else (0, 0)
         return _restart(slot, cause, 0.0, counts[0], awaited, counts[1])
+    if run is not None and not is_shutting_down:
+        return _at_next_time(slot.failure if end is None else end.reason, run, missed, now)
     return _by_rule(slot, end, now, is_shutting_down=is_shutting_down, awaited=awaited, draw=draw)
 
 
@@ -155,6 +169,12 @@ def _by_rule(
     if backoff is not None and is_backed_off:
         interval = max(backoff_delay(backoff, restart_time, failures, draw()), BIRTH_RETRY_INTERVAL if end is None else 0.0)
     return _restart(slot, cause, interval, _quick_exits(slot, now), awaited, failures, is_backed_off=is_backed_off)
+
+
+def _at_next_time(cause: str, run: Run, missed: int, now: float) -> Verdict:
+    """However it ended, its schedule says when it is started again; nothing that was missed is made up for."""
+    cause = f"{cause}; {reasons.missed(missed)} while it ran" if missed else cause
+    return Verdict(True, run.at - now, cause, reasons.next_run(cause, run.text), run=run, missed=missed)
 
 
 def _failures(slot: Slot, now: float) -> int:

@@ -46,6 +46,7 @@ from bgworker._core.states import (
     SlotState,
 )
 from bgworker._core.table import Event, Rejection, look_up
+from bgworker._core.timetable import NoTimetable, Run, Timetable
 from bgworker._spec import BackgroundWorker
 from bgworker.errors import NoFreeSlot, RegistrationError, SharedMemoryError
 
@@ -70,6 +71,7 @@ class SlotMachine:
         start_timeout: Seconds that a launched worker may take until it says that it started.
         crash_scope: How far a crash reaches (C31).
         draw: Returns numbers from 0 to 1 at random, for the jitter of restart_backoff.
+        timetable: Knows when the times of schedules are.
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class SlotMachine:
         start_timeout: float = 60.0,
         crash_scope: CrashScope = CrashScope.ATTACHED,
         draw: Callable[[], float] = lambda: 0.0,
+        timetable: Timetable | None = None,
     ) -> None:
+        self._timetable = timetable or NoTimetable()
         self.slots = [Slot(slotno) for slotno in range(max_worker_processes)]
         self.phase = Phase.STARTING
         #: The mode in force; None while the host runs. It only ever gets stricter.
@@ -128,7 +132,9 @@ class SlotMachine:
         slot.generation += 1
         slot.worker = worker
         slot.origin = origin
-        return slot, self._fire(slot, Event.REGISTER, Facts(now, reason=self._waiting_reason(slot)))
+        run = self._next_run(worker, now)
+        reason = self._waiting_reason(slot) if run is None else reasons.next_run("", run.text)
+        return slot, self._fire(slot, Event.REGISTER, Facts(now, reason=reason, run=run))
 
     def amend(self, slotno: int, generation: int, worker: BackgroundWorker, now: float) -> list[Effect]:
         """Take over a registration of which only that has changed which the host alone acts by; a process runs on.
@@ -173,9 +179,13 @@ class SlotMachine:
             slot.replacement = worker
         else:
             slot.worker = worker
+            if (run := self._next_run(worker, now)) is not None:
+                slot.cause = slot.cause or reasons.BY_REPLACEMENT
+                return self._await_run(slot, run, now)
         if slot.state is SlotState.NOT_YET_STARTED:
             # Nothing to stop, but it may wait for another phase now.
             self._changed(slot, now)
+            slot.restart_at = slot.run = None
             slot.reason = self._waiting_reason(slot)
             return [Publish(slot.slotno)]
         return self._fire(slot, Event.RESTART, self._wish(slot, Intent.RESTART, reasons.BY_REPLACEMENT, now))
@@ -287,6 +297,8 @@ class SlotMachine:
         ended_with_it = self._reinitialise(slot, end, now) if end.is_crash else []
         # Publish stands first; the exit is told before the forgetting that may follow from it.
         verdict = self._verdict(slot, end, now)
+        if verdict.missed:
+            level = "WARNING" if is_trouble else "LOG"
         log = Log(level, ended_text(slot.name, slot.pid, end.code, end.signal), reasons.sentence(verdict.reason))
         exited = Exited(slotno, generation, slot.registration, slot.pid, end)
         published, *rest = self._conclude(slot, verdict, end, now)
@@ -331,7 +343,8 @@ class SlotMachine:
             effects.append(Log("WARNING", message, reasons.scope(self._crash_scope.value, named, sorted(s.name for s in segments))))
         cause = reasons.reinitialised(crashed.name, outcome(end.code, end.signal))
         for slot in fresh:
-            intent = Intent.STOP if slot.registration.is_never_restarted else Intent.RESTART
+            is_over = slot.registration.is_never_restarted and slot.registration.schedule is None
+            intent = Intent.STOP if is_over else Intent.RESTART
             effects += self._fire(slot, Event.REINITIALISE, Facts(now, cause, intent=intent, timeout=QUIT_TIMEOUT))
         return [*effects, Reinitialise(len(fresh), segments)] if others or segments else effects
 
@@ -378,6 +391,25 @@ class SlotMachine:
             elif self._must_stop(slot):
                 cause = reasons.phase_lost(reasons.needed_phase(slot))
                 effects += self._fire(slot, Event.RESTART, self._wish(slot, Intent.RESTART, cause, now))
+        return effects
+
+    def clock_was_set(self, now: float) -> list[Effect]:
+        """Find the times of schedules anew: the wall clock has leapt."""
+        self._all_changed(now)
+        effects: list[Effect] = []
+        for slot in self.slots:
+            if slot.run is None:
+                continue
+            is_waiting = slot.state in WAITS_FOR_START
+            if is_waiting and self._timetable.has_come(slot.run):
+                # The clock leapt over it, or the machine slept: once, at once. What waits for the phase alone goes on to.
+                slot.restart_at = None if slot.restart_at is None else now
+            elif (run := self._next_run(slot.registration, now)) is not None:
+                # What is due already, or was asked for, is launched in this turn.
+                if is_waiting and slot.restart_at is not None and slot.restart_at > now:
+                    effects += self._await_run(slot, run, now)
+                elif slot.state is SlotState.STARTED:
+                    slot.run = run
         return effects
 
     def begin_shutdown(self, mode: ShutdownMode, now: float) -> list[Effect]:
@@ -456,7 +488,8 @@ class SlotMachine:
 
     def _deadline_of(self, slot: Slot) -> float | None:
         if slot.state is SlotState.STARTED:
-            return min((at for at in (slot.stuck_at, slot.recycle_at) if at is not None), default=None)
+            overlap_at = None if slot.run is None else slot.run.at
+            return min((at for at in (slot.stuck_at, slot.recycle_at, overlap_at) if at is not None), default=None)
         if slot.state not in WAITS_FOR_START:
             return slot.kill_at
         if slot.restart_at is not None:
@@ -524,6 +557,7 @@ class SlotMachine:
             quick_exits=verdict.quick_exits,
             failures=verdict.failures,
             has_failed=verdict.has_failed,
+            run=verdict.run,
         )
         return self._fire(slot, Event.GONE_TO_RESTART if verdict.restarts else Event.GONE_FOR_GOOD, facts)
 
@@ -571,12 +605,38 @@ class SlotMachine:
     def _verdict(self, slot: Slot, end: Exit | None, now: float) -> Verdict:
         needed = NEEDED_PHASE[(slot.replacement or slot.registration).bgw_start_time]
         awaited = reasons.waits_for_phase(needed, self.phase, self._phase_detail) if self.phase < needed else ""
-        return after_exit(slot, end, now, is_shutting_down=self.shutdown is not None, awaited=awaited, draw=self._draw)
+        schedule = slot.registration.schedule
+        missed = 0 if schedule is None else self._timetable.missed(schedule, slot.launched_at, now)
+        run = self._next_run(slot.replacement or slot.registration, now)
+        is_over = self.shutdown is not None
+        return after_exit(slot, end, now, is_shutting_down=is_over, awaited=awaited, draw=self._draw, run=run, missed=missed)
 
     def _starts(self, slot: Slot, now: float) -> Facts:
         max_age = slot.registration.max_age
         # Workers that started together are not to be away together.
-        return Facts(now) if max_age is None else Facts(now, recycle_at=now + max_age * (1 + RECYCLE_JITTER * self._draw()))
+        recycle_at = 0.0 if max_age is None else now + max_age * (1 + RECYCLE_JITTER * self._draw())
+        return Facts(now, recycle_at=recycle_at, run=self._next_run(slot.registration, now))
+
+    def _next_run(self, worker: BackgroundWorker, now: float) -> Run | None:
+        return None if worker.schedule is None else self._timetable.next_run(worker.schedule, now)
+
+    def _await_run(self, slot: Slot, run: Run, now: float) -> list[Effect]:
+        """Have a worker without a process wait for another time than before."""
+        self._changed(slot, now)
+        slot.run = run
+        slot.restart_at = run.at
+        slot.reason = reasons.next_run(slot.cause, run.text)
+        return [Publish(slot.slotno)]
+
+    def _overlaps(self, slot: Slot, run: Run, now: float) -> list[Effect]:
+        """Say once that a time of its schedule came while it still runs; how many it were is told at its end."""
+        self._changed(slot, now)
+        slot.run = None
+        slot.reason = reasons.overlaps(run.text)
+        detail = "It is not started a second time. Its next run is at the first time after its end."
+        hint = "Give it more time between two runs, or a watchdog if it should have been done."
+        log = Log("WARNING", f"{who(slot)} missed its run at {run.text}: it is still running", detail, hint)
+        return [Publish(slot.slotno), log]
 
     def _look_at_running(self, slot: Slot, now: float) -> list[Effect]:
         """Act on the deadlines that a running worker has asked for."""
@@ -586,6 +646,8 @@ class SlotMachine:
             return self._fire(slot, Event.STUCK, Facts(now, cause=reasons.stuck(worker.watchdog or 0.0), timeout=timeout))
         if slot.recycle_at is not None and slot.recycle_at <= now:
             return self.recycle(slot.slotno, slot.generation, reasons.too_old(worker.max_age or 0.0), now)
+        if slot.run is not None and slot.run.at <= now:
+            return self._overlaps(slot, slot.run, now)
         return []
 
     def recycle(self, slotno: int, generation: int, cause: str, now: float) -> list[Effect]:

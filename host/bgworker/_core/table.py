@@ -114,7 +114,6 @@ class Rejection(Enum):
     ALREADY_STARTED = "it has already started"
     ALREADY_RUNNING = "it is already running or being launched"
     ALREADY_GOING = "it was already told to go"
-    STARTS_ANYWAY = "it has not been launched yet and starts as soon as it may"
     #: Impossible: register takes only free slots.
     SLOT_TAKEN = "the slot is taken"
     #: Impossible: rule 1.
@@ -179,8 +178,9 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.GONE_TO_RESTART: R.NO_PROCESS,
         E.GONE_FOR_GOOD: R.NO_PROCESS,
         E.TERMINATE: Step(S.FREE, A.FORGET),
-        E.RESTART: R.STARTS_ANYWAY,
-        E.START: R.STARTS_ANYWAY,
+        # Only a schedule puts a first launch off; without one there is nothing to bring forward.
+        E.RESTART: Step(S.NOT_YET_STARTED, A.BRING_FORWARD),
+        E.START: Step(S.NOT_YET_STARTED, A.BRING_FORWARD),
         E.STOP: Step(S.FREE, A.FORGET),
         E.QUIT: Step(S.FREE, A.FORGET),
         E.REINITIALISE: R.NO_PROCESS,

@@ -39,6 +39,7 @@ from bgworker._host.memory import MemoryWatch
 from bgworker._host.news import News
 from bgworker._host.notify_events import NotifyEvents
 from bgworker._host.output import Output
+from bgworker._host.schedules import Schedules
 from bgworker._host.segments import Segments
 from bgworker._host.service import Service
 from bgworker._host.status import Finished, code_view, slot_view, timestamp
@@ -92,12 +93,15 @@ class Host:
         self.data_directory, self._config_path, self._log_to = data_directory, config_path, log_to
         self.started_at = time.monotonic()
         self.exit_code: int | None = None
+        self.loop = Loop(_SIGNALS)
+        self._schedules = Schedules(self.loop, lambda: self.apply(self.machine.clock_was_set(time.monotonic())))
         self.machine = SlotMachine(
             settings.max_worker_processes,
             shutdown_timeout=settings.shutdown_timeout,
             start_timeout=settings.start_timeout,
             crash_scope=CrashScope(settings.crash_scope),
             draw=random.random,
+            timetable=self._schedules,
         )
         self.segments = Segments(settings.max_shared_memory)
         self._restart_after_crash = settings.restart_after_crash
@@ -136,7 +140,6 @@ class Host:
         self._access = access
         #: What clients get that may not view: nobody writes it.
         self._blank_table = ActivityTable(settings.max_worker_processes)
-        self.loop = Loop(_SIGNALS)
         self._service = Service(self._service_status)
         self._lifeline = Lifeline()
         self._locks = locks
@@ -504,6 +507,7 @@ class Host:
         self.records.flush_to_stderr()
         self._server.close()
         self._service.close()
+        self._schedules.close()
         self.loop.close()
         self._slot_table.close()
         self._activity_table.close()

@@ -103,6 +103,7 @@ KEYS: Final[dict[str, Row]] = {
     "max_age": Row(_RESTART, Shown.VALUE),
     "max_memory": Row(_RESTART, Shown.VALUE),
     "watchdog": Row(_RESTART, Shown.VALUE),
+    "schedule": Row(_RESTART, Shown.VALUE),
 }
 #: A key that nobody has thought about: the worker certainly has it after a restart, and nothing of it is told.
 UNKNOWN: Final = Row(Effect.RESTART, Shown.NOTHING)
@@ -202,7 +203,9 @@ def _compare(configured: Configured, worker: BackgroundWorker, *, is_upgrade: bo
     if not keys:
         return Change(name, Action.NOTHING, "", keys, worker)
     effects = {KEYS.get(key.key.partition(".")[0], UNKNOWN).effect for key in keys}
-    action = Action.LIVE if effects == {Effect.LIVE} else Action.LATER if is_upgrade else Action.RESTART
+    # What a schedule has started comes to its end; what changed is for the next run.
+    is_scheduled = configured.worker.schedule is not None and worker.schedule is not None
+    action = Action.LIVE if effects == {Effect.LIVE} else Action.LATER if is_upgrade or is_scheduled else Action.RESTART
     return Change(name, action, _listed(keys), keys, worker)
 
 

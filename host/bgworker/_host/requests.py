@@ -200,8 +200,8 @@ def start(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
         slot = host.register(static.worker, Origin.STATIC, None)
         static.slotno, static.generation = slot.slotno, slot.generation
         host.finished.discard(name)
-    else:
-        host.apply(host.machine.start(slot.slotno, slot.generation, time.monotonic()))
+    # One that is new starts at once by itself, unless it has a schedule.
+    host.apply(host.machine.start(slot.slotno, slot.generation, time.monotonic()))
     return {"handle": f"{slot.slotno}.{slot.generation}"}
 
 

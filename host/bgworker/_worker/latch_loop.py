@@ -47,7 +47,7 @@ class LatchLoop(Iterator[int]):
         events = 0
         if self._is_first:
             self._is_first = False
-            _warn_when_blocked(runtime)
+            warn_when_blocked(runtime)
         else:
             events = wait_latch(runtime, seconds(self._timeout), None, None, self._wait_event)
         runtime.latch.reset()
@@ -78,7 +78,8 @@ class AsyncLatchLoop(AsyncIterator[int]):
         return events
 
 
-def _warn_when_blocked(runtime: Runtime) -> None:
+def warn_when_blocked(runtime: Runtime) -> None:
+    """Say that a loop begins which SIGTERM cannot end."""
     if own_signals.is_blocked(signal.SIGTERM):
         say(
             "WARNING",

@@ -178,7 +178,8 @@ def _chain(slot: Record, status: Record, now: float, seen: list[str]) -> list[st
     act = "is on its way out" if slot.get("state") == "terminating" else "is not running"
     sentences = [f"{who} {act}: {_sentence(reason or how_it_ended(slot.get('last_exit')) or 'no reason was given')}"]
     if (at := instant(slot.get("restart_at"))) is not None:
-        sentences.append(f"The next try is {f'in {exact_duration(at - now)}' if at > now else 'due now'}.")
+        act = "run" if (slot.get("config") or {}).get("schedule") else "try"
+        sentences.append(f"The next {act} is {f'in {exact_duration(at - now)}' if at > now else 'due now'}.")
     sentences += _database(status, reason)
     seen.append(name)
     for other in _awaited(slot, status):

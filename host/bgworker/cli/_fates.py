@@ -110,7 +110,8 @@ def _fate(key: str, was: Before, status: dict[str, Any]) -> Fate | None:
     # Another life than the one that was asked for, or none yet and a reason why.
     if slot["restarts"] > was.restarts + 1 or reason.startswith("failed to start") or _waits_its_time(slot):
         return Fate("failed", reason)
-    return Fate("waits", reason) if "waits for" in reason else None
+    # The latter is what a schedule says.
+    return Fate("waits", reason) if "waits for" in reason or "next run at" in reason else None
 
 
 def _waits_its_time(slot: dict[str, Any]) -> bool:

@@ -77,7 +77,7 @@ class _Roll:
         self.left: list[Slot] = []
         self.upgraded: list[Slot] = []
         self.failed: list[Slot] = []
-        #: Never restarted: a job runs to its end with the code it has.
+        #: Never restarted, or not before the next time of its schedule: a job runs to its end with the code it has.
         self.spared: list[Slot] = []
 
     def take(self, slots: list[Slot], names: tuple[str, ...], later: set[str]) -> None:
@@ -87,7 +87,8 @@ class _Roll:
             # Without a process it gets the new code anyway, when it starts.
             if not is_meant or slot["origin"] == "builtin" or slot["pid"] is None:
                 continue
-            (self.spared if slot["bgw_restart_time"] is None and slot["origin"] == "dynamic" else self.left).append(slot)
+            is_job = bool(slot["config"].get("schedule")) or (slot["bgw_restart_time"] is None and slot["origin"] == "dynamic")
+            (self.spared if is_job else self.left).append(slot)
 
     def run(self, size: int) -> HostError | None:
         """Restart batch after batch; return why it was given up."""
@@ -139,7 +140,7 @@ class _Roll:
             count = len(self.upgraded)
             _console.say(f"{count} worker{'s' if count != 1 else ''} upgraded" if count or error else "no worker runs old code")
             if self.spared:
-                _console.say(f"left alone, because they are never restarted: {_names(self.spared)}")
+                _console.say(f"left alone, because they are jobs: {_names(self.spared)}")
         _console.flush()
         if error is None:
             return 0

@@ -199,11 +199,13 @@ def _slot_row(slot: dict[str, Any], now: float, host_started: float | None) -> R
         if (reason := clean(slot.get("reason") or "")).startswith("stopped"):
             # By the host, which says what it waits for; the exit itself says nothing.
             words, why = "waiting", reason
+        if has_schedule(slot):
+            words, restart_in, why = "waiting", None, next_run_words(slot, now)
     elif state == "not_yet_started":
         # A static worker has waited since the host came up; for others nobody wrote it down.
         group, words = Group.WAITING, "waiting"
         since = exit_at or (host_started if slot.get("origin") == "static" else None)
-        why = clean(slot.get("reason") or "")
+        why = next_run_words(slot, now)
     elif state == "terminating":
         why = clean(slot.get("reason") or "") or why
     elif is_bad:
@@ -223,6 +225,17 @@ def _slot_row(slot: dict[str, Any], now: float, host_started: float | None) -> R
         why=why,
         restart_in=restart_in,
     )
+
+
+def has_schedule(slot: dict[str, Any]) -> bool:
+    """Whether a schedule says when the worker is started."""
+    return bool((slot.get("config") or {}).get("schedule"))
+
+
+def next_run_words(slot: dict[str, Any], now: float) -> str:
+    """Return the reason of a worker that waits, and how far its next run is, if that is what it waits for."""
+    reason, at = clean(slot.get("reason") or ""), instant(slot.get("restart_at"))
+    return f"{reason} (in {duration(at - now)})" if has_schedule(slot) and at is not None and at > now else reason
 
 
 #: Rows that have no slot come after those that have one.

@@ -52,7 +52,7 @@ def test_as_it_takes_effect(line: str, value: object) -> None:
 def test_defaults_are_the_chapters() -> None:
     """C29: without these keys a worker is as PostgreSQL's chapter says."""
     worker = taken("")
-    assert [getattr(worker, key) for key in KEYS] == ["crash", None, (), False, "TERM", None, None, None, None]
+    assert [getattr(worker, key) for key in KEYS] == ["crash", None, (), False, "TERM", None, None, None, None, None]
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,16 @@ def test_upgrade_leaves_restarts_to_whoever_asked() -> None:
     assert change.action is Action.LIVE
 
 
+def test_run_of_a_schedule_comes_to_its_end() -> None:
+    """A changed registration is for the next run, whether one runs now or not; with or without a schedule is a change as any."""
+    nightly = replace(BASE, schedule="0 3 * * *")
+    for known in (up(nightly), Configured(nightly, True, False)):
+        (change,) = make_plan({"w": known}, {"w": replace(nightly, schedule="0 4 * * *")}, 0)
+        assert (change.action, change.reason) == (Action.LATER, "schedule 0 3 * * * -> 0 4 * * *")
+    for before, after in ((BASE, nightly), (nightly, BASE)):
+        assert make_plan({"w": up(before)}, {"w": after}, 0)[0].action is Action.RESTART
+
+
 def test_key_that_nobody_has_thought_about(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes a restart, and nothing of its values is told."""
     monkeypatch.delitem(module.KEYS, "stop_timeout")

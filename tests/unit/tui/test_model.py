@@ -35,6 +35,22 @@ def test_a_standby_waits(make_status: Any, make_slot: Any, make_exit: Any, now: 
     assert (row.state_words, row.group, row.why) == ("waiting", Group.WAITING, reason)
 
 
+def test_who_waits_for_a_schedule(make_status: Any, make_slot: Any, make_exit: Any, now: float) -> None:
+    """Its next run and how far that is; nobody restarts it. A last run that failed is trouble until the next one."""
+    keys: dict[str, Any] = {"state": "waiting_restart", "config": {"schedule": "0 3 * * *"}}
+    slots = [
+        make_slot(1, "well", restart_in=300.0, last_exit=make_exit(0), reason="exit 0; next run at T", **keys),
+        make_slot(2, "failed", restart_in=300.0, last_exit=make_exit(1, reason="exit 1"), reason="exit 1; next run at T", **keys),
+        make_slot(3, "new", restart_in=90.0, reason="next run at T", **{**keys, "state": "not_yet_started"}),
+    ]
+    rows = model.build(make_status(*slots), now).rows
+    assert [(row.name, row.group, row.state, row.why, row.restart_in) for row in rows] == [
+        ("failed", Group.TROUBLE, "waiting", "exit 1; next run at T (in 5m00s)", None),
+        ("well", Group.WAITING, "waiting", "exit 0; next run at T (in 5m00s)", None),
+        ("new", Group.WAITING, "waiting", "next run at T (in 1m30s)", None),
+    ]
+
+
 def test_counts_of_the_second_line(shop: dict[str, Any], now: float) -> None:
     """Every worker is counted once, in words, and what needs a human is marked."""
     assert model.build(shop, now).counts == (
