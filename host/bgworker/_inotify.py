@@ -1,7 +1,7 @@
 """inotify(7): who is told by the kernel when names appear in a directory or vanish from it, and need not look.
 
 A leaf, by ctypes, Linux only in effect. The host watches the place of its control socket with
-it. ``_logs`` has a reader of its own, which follows files instead of names.
+it, ``run --dev`` the files of libraries. ``_logs`` has a reader of its own, which follows files instead of names.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import struct
 from typing import Final
 
 # Numbers of <sys/inotify.h>.
+_CLOSE_WRITE: Final = 0x008
 _MOVED_FROM: Final = 0x040
 _MOVED_TO: Final = 0x080
 _CREATE: Final = 0x100
@@ -27,11 +28,15 @@ _READ_BYTES: Final = 65_536
 class NameWatch:
     """Tells which names of some directories have come or gone. Read it when its descriptor is readable.
 
+    Args:
+        contents: Tell of files that were written to, too, when whoever wrote closes them.
+
     Raises:
         OSError: This system has no inotify, or gives no more of them to this user.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, contents: bool = False) -> None:
+        self._mask = _NAMES_CHANGE | (_CLOSE_WRITE if contents else 0)
         self._libc = ctypes.CDLL(None, use_errno=True)
         if not hasattr(self._libc, "inotify_init1"):
             raise OSError(0, "this system has no inotify")
@@ -48,7 +53,7 @@ class NameWatch:
             OSError: There are no more watches, or /proc is missing.
         """
         path = f"/proc/self/fd/{directory_fd}".encode()
-        return self._check(self._libc.inotify_add_watch(self._fd, path, _NAMES_CHANGE))
+        return self._check(self._libc.inotify_add_watch(self._fd, path, self._mask))
 
     def discard(self, watch: int) -> None:
         """Watch a directory no more; one that is gone has taken its watch along."""

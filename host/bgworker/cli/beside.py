@@ -127,7 +127,7 @@ def run_with_view(invocation: Invocation, log_to: str | None, notes: Sequence[st
     inbox: Inbox = queue.SimpleQueue()
     host = HostProcess(invocation, log_to, is_shown=False)
     build = partial(build_view, names=(), only_trouble=False, fold=True, show_finished=False)
-    view = LiveView(console, partial(_connect_to, host, invocation), build, inbox, host.how_it_ended, notes)
+    view = LiveView(console, partial(connect_to, host, invocation), build, inbox, host.how_it_ended, notes)
     ended = threading.Thread(target=lambda: inbox.put(Message("leave", host.wait())), daemon=True)
     ended.start()
     with passing_on(host.stop, (signal.SIGINT, signal.SIGTERM)):
@@ -148,7 +148,7 @@ def run_with_view(invocation: Invocation, log_to: str | None, notes: Sequence[st
     return code
 
 
-def _connect_to(host: HostProcess, invocation: Invocation) -> Client:
+def connect_to(host: HostProcess, invocation: Invocation) -> Client:
     """Connect to our own child, and never to another host that holds the directory."""
     client = invocation.connect()
     if client.host_pid != host.pid:

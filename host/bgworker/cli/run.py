@@ -9,6 +9,7 @@ import click
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import verb
 from bgworker.cli.foreground import LOG_TARGETS, run_foreground
+from bgworker.errors import ConfigurationError
 
 
 @verb(
@@ -16,19 +17,30 @@ from bgworker.cli.foreground import LOG_TARGETS, run_foreground
     """
 bgworker run                     the workers of ./workers.toml, until Ctrl-C
 bgworker run --tui               the same, with the live view
+bgworker run --dev               the same, for developing: workers whose files change are restarted
 bgworker run --log both          log lines on standard error, too
 bgworker run -c /etc/shop/workers.toml -D /var/lib/shop
 """,
 )
 @click.option("--tui", is_flag=True, help="Show the live view while the host runs; q or Ctrl-C stops both.")
+@click.option("--dev", is_flag=True, help="Watch the workers' files and workers.toml; restart workers whose code has changed.")
 @click.option("--log", "log_to", type=click.Choice(LOG_TARGETS), help="Where log lines go, before [host] log; see logs.")
 @click.option("--tied", "tied_to", type=int, hidden=True, help="Stop when the process with this pid dies.")
-def run(invocation: Invocation, tui: bool, log_to: str | None, tied_to: int | None) -> int:
+def run(invocation: Invocation, tui: bool, dev: bool, log_to: str | None, tied_to: int | None) -> int:
     """Run the host in the foreground, until it is told to stop.
 
     SIGTERM and SIGINT (Ctrl-C) stop it fast, a second one immediately; SIGHUP makes it read
     workers.toml again. A stop that was asked for is exit code 0; 7 says that an essential worker failed.
     """
+    if dev:
+        if tui:
+            raise ConfigurationError(
+                "--dev and --tui cannot be combined",
+                message_hint="Run with --dev, and in another terminal: bgworker status --watch",
+            )
+        from bgworker.cli._dev import run_with_watch
+
+        return run_with_watch(invocation, log_to)
     if not tui:
         return run_foreground(invocation, log_to, tied_to)
     if not (sys.stdout.isatty() and sys.stdin.isatty()):
