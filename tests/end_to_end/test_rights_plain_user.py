@@ -91,6 +91,8 @@ def test_right_to_register(plain_host: MakePlainHost) -> None:
     host = plain_host("register:tasks:idle")
     host.wait_for_worker("victim")
     assert ask_as_member(host, ("register", {"worker": {**NEW, "bgw_function_name": "other"}})) == ["permission_denied"]
+    # Its failure would stop the host, which is not a member's to do.
+    assert ask_as_member(host, ("register", {"worker": {**NEW, "essential": True}})) == ["permission_denied"]
     assert ask_as_member(host, ("register", {"worker": NEW}), ("wait", {"handle": "HANDLE", "for": "startup"})) == ["done"] * 2
     pid = host.wait_for_worker("new")["pid"]
     assert Path(f"/proc/{pid}").stat().st_uid in (0, NOBODY)  # root's if it is not to be looked into

@@ -172,6 +172,7 @@ def test_registrations_of_a_worker_with_a_user(make_open_host: MakeHost) -> None
         "root": {**start, "user": "root"},
         "other group": {**start, "group": "root"},
         "base": {"bgw_flags": 3},
+        "vital": {**start, "essential": True},
     }
     host = make_open_host(
         "[host]\nmax_worker_processes = 8\n[database]\nurl = 'postgresql://127.0.0.1:1/x'\n"
@@ -190,12 +191,13 @@ def test_registrations_of_a_worker_with_a_user(make_open_host: MakeHost) -> None
     assert answers["root"] == 'background worker "root" cannot be registered: permission denied for user'
     assert answers["other group"] == 'background worker "other group" cannot be registered: permission denied for group'
     assert answers["base"] == 'background worker "base" cannot be registered: permission denied for a database connection'
+    assert answers["vital"] == 'background worker "vital" cannot be registered: permission denied for essential'
     assert said(host, "same")["uids"] == [NOBODY] * 3
     assert host.slot("same")["config"]["user"] == USER  # type: ignore[index]
 
 
 def toml(value: dict[str, Any]) -> str:
-    """Return tables of texts and numbers as an inline table."""
+    """Return tables of texts, numbers and booleans as an inline table."""
     return "{" + ", ".join(f'"{k}" = {toml(v) if isinstance(v, dict) else json.dumps(v)}' for k, v in value.items()) + "}"
 
 

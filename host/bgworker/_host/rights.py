@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from bgworker._process.identity import OwnIdentity
 from bgworker._spec import BackgroundWorker, printable
+from bgworker._supervision import STOP_SIGNALS
 from bgworker._surroundings import IMPOSED
 from bgworker.errors import ConfigurationError, PermissionDenied, RegistrationError
 
@@ -207,9 +208,16 @@ def check_registration(caller: Caller, worker: BackgroundWorker) -> None:
     """See that a caller may register this worker.
 
     Raises:
-        PermissionDenied: The library or function is not among those allowed.
+        PermissionDenied: The library or function is not among those allowed, or a key would reach beyond the worker.
     """
     name = printable(worker.bgw_name)
+    if worker.essential and Right.OWN not in caller.grants.rights:
+        # Else the right to register were the right to stop the host: an essential worker need only fail.
+        raise PermissionDenied(
+            f'background worker "{name}" cannot be registered: permission denied for essential',
+            "When an essential worker fails the host stops, and to stop it takes the host's user or root.",
+            "Leave essential out, or put the worker into workers.toml.",
+        )
     if worker.command is not None and Right.REGISTER in caller.grants.rights and caller.grants.registrable:
         raise PermissionDenied(
             f'background worker "{name}" cannot be registered: permission denied for command',
@@ -223,6 +231,14 @@ def check_registration(caller: Caller, worker: BackgroundWorker) -> None:
             f'"{printable(worker.bgw_library_name)}:{printable(worker.bgw_function_name)}"',
             f"Allowed are {allowed}." if allowed else "",
             "See control_allow in [host] of workers.toml.",
+        )
+    if caller.grants.registrable and (worker.stop_timeout is not None or worker.stop_signal != STOP_SIGNALS[0]):
+        # A signal that nobody heeds and a day's patience for it would hold up every shutdown of the host.
+        raise PermissionDenied(
+            f'background worker "{name}" cannot be registered: permission denied for '
+            f"{'stop_signal' if worker.stop_timeout is None else 'stop_timeout'}",
+            "The right to register one library's functions does not extend to how long the host waits for them at its end.",
+            'Leave it out, or ask the host\'s owner for "register" in control_allow of [host].',
         )
     if caller.grants.registrable and (keys := list(worker.surroundings())):
         # A variable of the environment is enough to run other code: PYTHONPATH, LD_PRELOAD.

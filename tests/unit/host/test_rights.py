@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bgworker._host.callers import Caller
 from bgworker._host.requests import METHODS
-from bgworker._host.rights import NEEDS, Access, Right, check_registration, member_grants
+from bgworker._host.rights import NEEDS, OWNER, WORKER, Access, Grants, Right, check_registration, member_grants
 from bgworker._spec import BackgroundWorker, sanity_check
 from bgworker.errors import PermissionDenied
 
@@ -65,3 +66,23 @@ def test_membership(gid: int, others: frozenset[int] | None, is_member: bool) ->
     access = Access(7, member_grants(["view"]), frozenset({1000}))
     assert access.admits(1000, gid, others) is is_member
     assert not access.admits(1001, 1, None)
+
+
+@pytest.mark.parametrize("grants", [member_grants(["register", "operate"]), member_grants(["register:shop"]), WORKER])
+def test_who_may_not_stop_the_host_registers_nothing_essential(grants: Grants) -> None:
+    """An essential worker that fails takes the host along, so it is for those alone who may stop it."""
+    caller: Any = SimpleNamespace(grants=grants)
+    worker = BackgroundWorker(bgw_name="x", bgw_library_name="shop", bgw_function_name="f", essential=True)
+    with pytest.raises(PermissionDenied, match="permission denied for essential"):
+        check_registration(caller, worker)
+    check_registration(SimpleNamespace(grants=OWNER), worker)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("keys", [{"stop_timeout": 86_400.0}, {"stop_signal": "WINCH"}])
+def test_members_with_a_limited_right_cannot_hold_up_a_shutdown(keys: dict[str, Any]) -> None:
+    """A signal that nobody heeds, or a day until SIGKILL, would keep the host from ending."""
+    worker = BackgroundWorker(bgw_name="x", bgw_library_name="shop", bgw_function_name="f", **keys)
+    limited: Any = SimpleNamespace(grants=member_grants(["register:shop"]))
+    with pytest.raises(PermissionDenied, match=f"permission denied for {next(iter(keys))}"):
+        check_registration(limited, worker)
+    check_registration(SimpleNamespace(grants=member_grants(["register"])), worker)  # type: ignore[arg-type]
