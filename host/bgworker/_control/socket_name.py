@@ -40,7 +40,7 @@ class SocketName:
         log: Is told when the name was lost, and what became of it.
 
     Raises:
-        ConfigurationError: Something that is no socket of ours has the name.
+        ConfigurationError: Something that is no socket of ours has the name, or it cannot be made.
     """
 
     def __init__(self, data_directory: str, group: int | None, make_directory: Callable[[], None], log: Log) -> None:
@@ -57,7 +57,13 @@ class SocketName:
         #: Monotonic time of another try; None while none is needed.
         self.retry_at: float | None = None
         self._remove_stale()
-        self.listener = self._bind()
+        try:
+            self.listener = self._bind()
+        except OSError as error:
+            raise ConfigurationError(
+                f'could not create control socket "{self.path}": {error.strerror or error}',
+                "Without it no command could reach the host.",
+            ) from None
         self._watch: NameWatch | None = None
         self._watches = (-1, -1)
         try:

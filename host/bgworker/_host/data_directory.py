@@ -43,8 +43,13 @@ def prepare(path: str, group: int | None = None) -> None:
         return
     except OSError as error:
         raise _cannot(path, error) from None
-    with os.fdopen(fd, "w") as file:
-        file.write("*\n")
+    try:
+        os.write(fd, b"*\n")
+    except OSError:
+        # A full disk is no reason not to start: the next start makes the file again.
+        os.unlink(f"{path}/.gitignore")
+    finally:
+        os.close(fd)
 
 
 def make_run_directory(path: str, group: int | None) -> None:
@@ -142,8 +147,11 @@ class HostLocks:
                 f"They did not end within {_ORPHAN_TIMEOUT:.0f} seconds of this start.",
                 f"Find them with: fuser -v {path}/workers.lock",
             ) from None
-        os.ftruncate(self._host_fd, 0)
-        os.pwrite(self._host_fd, json.dumps(facts).encode() + b"\n", 0)
+        try:
+            os.ftruncate(self._host_fd, 0)
+            os.pwrite(self._host_fd, json.dumps(facts).encode() + b"\n", 0)
+        except OSError:
+            pass  # a full disk: what the file says is for people, the lock is the kernel's
 
     def close(self) -> None:
         """Give both locks back."""
