@@ -39,7 +39,7 @@ def _records(lines: Iterator[bytes] | Any) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:  # torn by a full disk, or being written at this moment
+        except (ValueError, RecursionError):  # torn by a full disk, being written at this moment, or not ours
             continue
         if isinstance(record, dict):
             yield record

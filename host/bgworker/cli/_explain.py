@@ -10,8 +10,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
+from bgworker._spec import is_number
 from bgworker.tui.health import held_by, is_failure, slots_of
 from bgworker.tui.words import clean, exact_duration, how_it_ended, instant, size
 
@@ -19,6 +20,8 @@ Record = dict[str, Any]
 
 #: How far back failures are counted, in seconds.
 _RECENT: Final = 3600.0
+#: No number of a record is greater: bytes of memory, or seconds.
+_GREATEST: Final = float(1 << 62)
 #: Exits that are listed.
 MAX_EXITS: Final = 10
 #: Workers that one chain goes through, so that a circle ends.
@@ -231,7 +234,7 @@ def _add_exits(found: Explanation, exits: Sequence[Record], now: float, last_exi
 def told(record: Record) -> str:
     """Return how a life ended and how long it was."""
     uptime = record.get("uptime")
-    lived = f", after {exact_duration(uptime)}" if isinstance(uptime, int | float) else ""
+    lived = f", after {exact_duration(uptime)}" if _is_plausible(uptime) else ""
     return f"{how_it_ended(record) or 'it is not known how'}{lived}"
 
 
@@ -258,12 +261,17 @@ def used(record: Record) -> str:
     parts = []
     usage, versions = record.get("usage"), record.get("versions")
     if isinstance(usage, dict):
-        seconds = float(usage.get("user") or 0) + float(usage.get("system") or 0)
-        parts.append(f"processor time {exact_duration(seconds)}, memory at most {size(float(usage.get('max_rss') or 0))}")
+        user, system, most = (n if _is_plausible(n := usage.get(key)) else 0.0 for key in ("user", "system", "max_rss"))
+        parts.append(f"processor time {exact_duration(user + system)}, memory at most {size(most)}")
     if isinstance(versions, dict):
         parts += [clean(versions["library"])] if versions.get("library") else []
         parts.append(f"bgworker {clean(versions.get('bgworker'))}")
     return ", ".join(parts)
+
+
+def _is_plausible(value: Any) -> TypeGuard[float]:
+    """Whether it is a number that can be shown: a file that somebody has been at may hold anything."""
+    return is_number(value) and 0 <= value <= _GREATEST
 
 
 def _ago(record: Record, now: float) -> str:

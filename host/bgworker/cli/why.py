@@ -171,7 +171,8 @@ def _print(found: Explanation, now: float) -> None:
 
 def _print_last_lines(record: Record) -> None:
     """Print what it wrote last, from the beginning of the traceback if there is one."""
-    lines = [str(line) for line in record.get("stderr") or ()]
+    stderr = record.get("stderr")
+    lines = [str(line) for line in stderr] if isinstance(stderr, list) else []
     traceback = str(record.get("traceback") or "").split("\n") if record.get("traceback") else []
     start = max(0, len(lines) - _LINES)
     if traceback:

@@ -159,7 +159,7 @@ def test_last_host_log(logs: Logs) -> None:
 def test_history(data_directory: Path) -> None:
     """Records come oldest first, those of predecessors before; what is no record is skipped."""
     (data_directory / "history.jsonl.20261121T090000.000").write_text('{"n": 1}\n{"n": 2}\n')
-    (data_directory / "history.jsonl").write_text('{"n": 3}\ntorn {"n"\n[4]\n\n{"n": 5}\n{"n": 6')
+    (data_directory / "history.jsonl").write_text('{"n": 3}\ntorn {"n"\n[4]\n\n' + "[" * 100_000 + '\n{"n": 5}\n{"n": 6')
     assert [record["n"] for record in read_history(str(data_directory))] == [1, 2, 3, 5]
 
 

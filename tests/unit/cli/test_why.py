@@ -47,6 +47,16 @@ def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: Any) -> Cal
     return write
 
 
+@pytest.mark.parametrize("odd", [float("inf"), float("nan"), 10**60, 1e308, "a", [1], {"a": 1}, True])
+def test_history_that_somebody_has_been_at(history: Any, run: Run, odd: Any) -> None:
+    """Records with odd values in them are told as far as they can be; a traceback explains nothing."""
+    history(
+        an_exit("drain", uptime=odd, usage={"user": odd, "system": odd, "max_rss": odd}, versions=odd, stderr=odd, asked_by=odd)
+    )
+    assert run("why", "drain")[0] == 0
+    assert run("why", "drain", "--json")[0] == 0
+
+
 def test_a_worker_between_two_lives(history: Any, client: Any, run: Run) -> None:
     """Reason, next try, how the last lives ended, what was written last, what they used, and what to do."""
     trace = ["Traceback (most recent call last):", "  File x", "RuntimeError: boom"]
