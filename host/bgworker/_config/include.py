@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from typing import Any, Final, NamedTuple
 
 import tomli
@@ -23,6 +24,8 @@ from bgworker.errors import ConfigurationError
 _SEPARATOR: Final = "\0"
 #: A pattern that finds more is a slip.
 _MAX_FILES: Final = 1000
+#: Largest file that is read; ten thousand workers take a few.
+_MAX_BYTES: Final = 64 << 20
 #: What an included file may have.
 INCLUDABLE: Final = ("worker", "settings")
 
@@ -84,8 +87,13 @@ def read_file(path: str) -> str:
         ConfigurationErrors: It cannot be read, or is no text of UTF-8.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        # Without O_NONBLOCK the mere opening of a FIFO waits for a writer, and a loader would wait with it.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError("it is not a regular file")
+            data = file.read(_MAX_BYTES + 1)
+            if len(data) > _MAX_BYTES:
+                raise ValueError(f"it has more than {_MAX_BYTES >> 20} MiB")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else str(error)
         problem = f'could not read configuration file "{shortened(path, 200)}": {reason}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -124,8 +125,17 @@ def test_file_from_disk(tmp_path: Path) -> None:
 
 
 def test_file_that_cannot_be_read(tmp_path: Path) -> None:
-    """A file that is missing, or a directory, is one error with the reason and the name."""
-    for path, reason in ((tmp_path / "no.toml", "No such file or directory"), (tmp_path, "Is a directory")):
+    """A file that is missing, a directory, what has no end and what nobody writes to is one error with reason and name."""
+    os.mkfifo(tmp_path / "fifo")
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(1 << 40)
+    for path, reason in (
+        (tmp_path / "no.toml", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+        (tmp_path / "fifo", "it is not a regular file"),
+        (Path("/dev/zero"), "it is not a regular file"),
+        (tmp_path / "huge", "it has more than 64 MiB"),
+    ):
         with pytest.raises(ConfigurationErrors) as caught:
             load_configuration(str(path))
         assert caught.value.message_primary == f'could not read configuration file "{path}": {reason}'
