@@ -106,8 +106,9 @@ def _seconds(value: Any) -> Any:
     return value
 
 
-def _watchdog(value: Any) -> Any:
-    # A worker tells of its progress four times in each span, and a machine under load is late by tenths of a second.
+def _span(value: Any) -> Any:
+    # watchdog: a worker tells of its progress four times in each span, and a machine under load is late by tenths of a second.
+    # max_age: its restarts follow at once, and no crash-loop guard slows them down.
     if value is not None and not (is_number(value) and 1 <= value <= _LONGEST):
         raise ValueError("must be seconds from 1 to one day")
     return value
@@ -142,9 +143,9 @@ _KEYS: Final[dict[str, Callable[[Any], Any]]] = {
     "essential": _essential,
     "stop_signal": _stop_signal,
     "start_timeout": _seconds,
-    "max_age": _seconds,
+    "max_age": _span,
     "max_memory": _bytes,
-    "watchdog": _watchdog,
+    "watchdog": _span,
     "schedule": _schedule,
 }
 KEYS: Final = tuple(_KEYS)

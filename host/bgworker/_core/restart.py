@@ -92,14 +92,14 @@ def backoff_delay(backoff: Mapping[str, float], restart_time: float, failures: i
         failures: In a row, this one included.
         drawn: From 0 to 1, what the jitter takes.
     """
-    wait = max(restart_time, GUARDED_INTERVAL)
-    # In steps, because a loop may run for years and factor ** failures is beyond every float by then.
-    for _ in range(failures - 1):
-        wait *= backoff["factor"]
-        if wait >= backoff["ceiling"] or backoff["factor"] == 1:
-            break
+    wait = ceiling = backoff["ceiling"]
+    try:
+        # One power instead of a step for each failure: a loop may run for years, and nothing in the host takes long.
+        wait = float(max(restart_time, GUARDED_INTERVAL) * backoff["factor"] ** (failures - 1))
+    except OverflowError:
+        pass  # beyond every float, so beyond the ceiling
     # A tenth is as exact as a random wait needs to be told.
-    return round(min(wait, backoff["ceiling"]) * (1 + backoff["jitter"] * drawn), 1)
+    return round(min(wait, ceiling) * (1 + backoff["jitter"] * drawn), 1)
 
 
 def after_exit(

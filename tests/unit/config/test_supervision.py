@@ -85,6 +85,7 @@ def test_defaults_are_the_chapters() -> None:
         ("max_age = -1", f"max_age: {TIMEOUT}, found the integer -1"),
         ('max_memory = "much"', 'max_memory: must be a number of bytes above 0, or a text such as "200M"'),
         ("max_memory = 0", 'max_memory: expected a number of bytes above 0, or a text such as "200M", found the integer 0'),
+        ("max_age = 0.01", "max_age: must be seconds from 1 to one day"),
         ("watchdog = 0.5", "watchdog: must be seconds from 1 to one day"),
         ('watchdog = "30"', f'watchdog: {TIMEOUT}, found the string "30"'),
     ],

@@ -173,6 +173,7 @@ def test_backoff_of_a_loop_that_lasts_for_years() -> None:
     backoff = {key: default for key, (default, _, _) in BACKOFF.items()}
     assert backoff_delay(backoff, 0.0, 10**9, 0.0) == 300.0
     assert backoff_delay({**backoff, "factor": 1.0}, 2.0, 10**9, 0.0) == 2.0
+    assert backoff_delay({**backoff, "factor": 1.0 + 1e-12}, 2.0, 10**9, 0.0) == 2.0
 
 
 @pytest.mark.parametrize(
