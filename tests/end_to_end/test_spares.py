@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from bgworker import BackgroundWorker, BgwHandleStatus
 from bgworker.testing import RunningHost
+from tests.end_to_end.points import Points
 
 MakeHost = Callable[..., RunningHost]
 
@@ -48,6 +49,14 @@ def threads(path):
 '''
 #: Restart times of 0 put nothing between the exit of a worker and its next life.
 WORKER = '[[worker]]\nbgw_name = "fixed"\nbgw_library_name = "tasks"\nbgw_function_name = "idle"\nbgw_restart_time = 0\n'
+
+
+@pytest.fixture
+def points() -> Iterator[Points]:
+    """The injection points of the host under test."""
+    points = Points()
+    yield points
+    points.close()
 
 
 def configuration(spares: int | None, workers: str = "") -> str:
@@ -150,18 +159,22 @@ def test_killed_spare_is_replaced_without_a_word(bgworker_host: MakeHost) -> Non
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
-def test_spare_that_ends_at_its_assignment_costs_nothing(bgworker_host: MakeHost, tmp_path: Path, signum: int) -> None:
+def test_spare_that_ends_at_its_assignment_costs_nothing(
+    bgworker_host: MakeHost, points: Points, tmp_path: Path, signum: int
+) -> None:
     """C33: a registration whose spare is killed before it knows of it goes to another process, and runs once."""
-    host = bgworker_host(configuration(1), tasks=TASKS)
+    host = bgworker_host(configuration(1), start=False, tasks=TASKS)
+    points.start(host)
+    host.wait_for_state("run")
     spare = wait_for_spares(host, 1).pop()
-    os.kill(spare, signal.SIGSTOP)
+    points.hold("worker.spare")
     path = tmp_path / "lives"
     with host.client() as client:
         handle = client.register_dynamic_background_worker(registration(str(path)))
-        host.wait_until(lambda: (host.slot("dynamic") or {}).get("pid") == spare, "the assignment has been sent")
+        (held,) = points.wait_for("worker.spare")
+        assert held.pid == spare
         os.kill(spare, signum)
-        if signum != signal.SIGKILL:  # which waits for nothing; the other is taken when it goes on
-            os.kill(spare, signal.SIGCONT)
+        points.release("worker.spare")
         status, pid = handle.wait_for_startup(10)
     assert status is BgwHandleStatus.STARTED
     assert pid != spare
@@ -171,6 +184,22 @@ def test_spare_that_ends_at_its_assignment_costs_nothing(bgworker_host: MakeHost
     assert host.status()["host"]["crash_count"] == 0
     # What the second one prints is read, although the life had another process before.
     assert "another process" in host.log()
+
+
+def test_stopped_spare_is_not_taken(bgworker_host: MakeHost) -> None:
+    """T14: a spare that is stopped with SIGSTOP gets no registration, which would be lost in it; it goes, and another comes."""
+    host = bgworker_host(configuration(2), tasks=TASKS)
+    spares = wait_for_spares(host, 2)
+    for pid in spares:
+        os.kill(pid, signal.SIGSTOP)
+        # The signal stops it when it is next given a processor.
+        host.wait_until(
+            lambda pid=pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "it has stopped"
+        )
+    with host.client() as client:
+        status, pid = client.register_dynamic_background_worker(registration()).wait_for_startup(10)
+    assert status is BgwHandleStatus.STARTED
+    wait_for_spares(host, 2, other_than={*spares, pid})
 
 
 def test_reload_leaves_no_spare_with_older_code(bgworker_host: MakeHost, tmp_path: Path) -> None:

@@ -85,6 +85,10 @@ class Spares:
         """Return a spare that lives, which is one no more; None when there is none."""
         for pid, process in list(self._ready.items()):
             assert process.connection is not None
+            if reap.is_stopped(pid):
+                # It would not answer, and the registration would be lost with the start timeout.
+                self._drop(pid)
+                continue
             # A dead one would be found out later, too; but by then the registration has lost time.
             if process.connection.is_open and not reap.has_exited(pid):
                 del self._ready[pid]

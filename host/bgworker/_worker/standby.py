@@ -22,7 +22,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from bgworker._control.protocol import encode
-from bgworker._process import own_signals
+from bgworker._process import injection, own_signals
 from bgworker._shm.layout import pack_activity
 from bgworker._spec import BackgroundWorker
 from bgworker._worker import inherited, library, runtime
@@ -88,4 +88,5 @@ def stand_by(channel_fd: int, lifeline_fd: int) -> None:
     poller.register(lifeline_fd, select.POLLIN)
     own_signals.set_mask(())
     poller.poll()
+    injection.point("worker.spare")
     own_signals.set_mask(BLOCKED)
