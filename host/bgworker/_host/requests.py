@@ -331,6 +331,12 @@ def events(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
     notifications = params.get("notifications", False)
     if not isinstance(notifications, bool):
         raise ProtocolError('parameter "notifications" must be true or false')
+    if notifications and caller.is_confined and caller.worker is not None and not caller.worker.worker.is_database_worker:
+        raise PermissionDenied(
+            'permission denied for "notifications": the worker has a user of its own and no database connection',
+            "Notifications have payloads, which are the database's.",
+            "Give it BGWORKER_BACKEND_DATABASE_CONNECTION, or leave notifications out.",
+        )
     caller.is_subscribed = True
     host.callers.overhear(caller, notifications)
     return {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bgworker._host.callers import Caller
+from bgworker._host.callers import Caller, Callers
 from bgworker._host.requests import METHODS
 from bgworker._host.rights import NEEDS, OWNER, WORKER, Access, Grants, Right, check_registration, member_grants
 from bgworker._spec import BackgroundWorker, sanity_check
@@ -86,3 +86,24 @@ def test_members_with_a_limited_right_cannot_hold_up_a_shutdown(keys: dict[str, 
     with pytest.raises(PermissionDenied, match=f"permission denied for {next(iter(keys))}"):
         check_registration(limited, worker)
     check_registration(SimpleNamespace(grants=member_grants(["register"])), worker)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("is_confined", "is_database_worker", "outcome"),
+    [
+        (True, False, pytest.raises(PermissionDenied, match='permission denied for "notifications"')),
+        (True, True, nullcontext()),
+        (False, False, nullcontext()),
+    ],
+)
+def test_who_hears_what_the_database_says(is_confined: bool, is_database_worker: bool, outcome: Any) -> None:
+    """A worker with a user of its own that gets no connection gets no payload of a notification either."""
+    registration = SimpleNamespace(is_database_worker=is_database_worker)
+    process: Any = SimpleNamespace(worker=registration)
+    connection: Any = None
+    caller = Caller(connection, 1, process, grants=WORKER, is_confined=is_confined)
+    host: Any = SimpleNamespace(callers=Callers())
+    with outcome:
+        METHODS["events"](host, caller, 1, {"notifications": True})
+    METHODS["events"](host, caller, 1, {})
+    assert caller.is_subscribed
