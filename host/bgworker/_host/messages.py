@@ -59,6 +59,9 @@ def problem_of(message: Message) -> str | None:
         value = message.get(key)
         if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
             return f'a message "{kind}" without a proper "{key}"'
+        # It will be signalled: 0 and -1 are groups of processes there, and 1 is no child of anybody's.
+        if key == "pid" and isinstance(value, int) and value <= 1:
+            return f'a message "{kind}" without a proper "{key}"'
         if isinstance(value, list) and not all(_is_proper(each, _ELEMENTS[key]) for each in value):
             return f'a message "{kind}" with something improper in "{key}"'
     return None

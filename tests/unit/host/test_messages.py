@@ -60,3 +60,10 @@ def test_proper_messages(message: dict[str, Any]) -> None:
 def test_improper_messages(message: dict[str, Any]) -> None:
     """What lacks a field, or has another type in it, is named as a problem."""
     assert problem_of(message)
+
+
+@pytest.mark.parametrize("pid", [1, 0, -1, -4711])
+def test_pids_that_mean_more_than_a_process(pid: int) -> None:
+    """A pid that kill(2) takes for a group, or for process 1, is none that a helper may name."""
+    assert problem_of({"type": "born", "birth": 1, "pid": pid})
+    assert problem_of({"type": "postgres", "pid": pid})
