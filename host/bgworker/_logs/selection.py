@@ -15,6 +15,7 @@ from bgworker._collector.names import (
     WORKERS_DIRECTORY,
     label,
 )
+from bgworker._logs.history import read_history
 from bgworker._logs.lines import parse
 from bgworker._logs.opening import list_directory, predecessors_of
 
@@ -57,6 +58,16 @@ class Selection:
         self._names = names
         #: The file that a name is the name of.
         self._labels = {HOST_LABEL if name == HOST_LABEL else label(name): name for name in names}
+        self._labels |= self._of_types()
+
+    def _of_types(self) -> dict[str, str]:
+        """Return the workers of each name that may be a type's: static ones have a file each, and only the history knows."""
+        files = log_files(self._data_directory)
+        types = {name for of_label, name in self._labels.items() if of_label not in files and not _HANDLE.fullmatch(name)}
+        if not types:
+            return {}
+        pairs = ((record.get("bgw_type"), record.get("bgw_name")) for record in read_history(self._data_directory))
+        return {label(name): name for of_type, name in pairs if isinstance(name, str) and str(of_type) in types}
 
     def sources(self) -> list[tuple[str, Wanted]]:
         """Return the files that exist now, each with what is wanted of it; the host's last.

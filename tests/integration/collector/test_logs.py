@@ -110,6 +110,24 @@ def test_names_choose(logs: Logs) -> None:
     assert read(directory, "export 1", tail=1) == [again]
 
 
+def test_type_means_all_its_workers(logs: Logs) -> None:
+    """A type of static workers has no file of its own: the history says whose files are meant."""
+    first = logs.worker(1, "web 1", "x", life="0.1")
+    logs.worker(2, "mail", "x", life="1.1")
+    second = logs.worker(3, "web 2", "x", life="2.1")
+    records = [
+        {"event": "started", "bgw_name": "web 1", "bgw_type": "web"},
+        {"event": "started", "bgw_name": "web 2", "bgw_type": "web"},
+        {"event": "started", "bgw_name": "mail", "bgw_type": "mail"},
+        {"event": "started", "bgw_name": None, "bgw_type": "web"},
+        {"event": "started", "bgw_name": "web 3", "bgw_type": ["web"]},
+    ]
+    (logs.data_directory / "history.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert read(logs.data_directory, "web") == [first, second]
+    assert read(logs.data_directory, "web 2") == [second]
+    assert read(logs.data_directory, "web", tail=1) == [second]
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 5000, 100_000])
 def test_tail_is_the_end_of_everything(logs: Logs, count: int) -> None:
     """Reading the last lines backwards gives what reading all and cutting gives."""
