@@ -213,6 +213,7 @@ def test_unknown_user_is_a_failed_start(make_open_host: MakeHost) -> None:
     checked = host.run_cli("check")
     assert checked.returncode == 1
     assert 'background worker "lost" would fail to start: user "no-such-user" does not exist' in checked.stderr
+    assert "HINT:  Create it first." in checked.stderr
     host.start_and_wait()
     expected = {
         "lost": 'failed to start: user "no-such-user" does not exist',

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from bgworker import _surroundings
@@ -61,7 +60,7 @@ def _hopeless(catalogue: Catalogue) -> list[dict[str, str]]:
     for static in catalogue.static.workers:
         worker = static.worker
         if (refusal := _refused_identity(worker) or _out_of_reach(worker)) is not None:
-            found.append({"bgw_name": worker.bgw_name, "error": refusal})
+            found.append(refusal)
             continue
         if worker.command is not None or worker.bgw_library_name in catalogue.broken:
             continue  # it has none, or that was named already
@@ -69,15 +68,15 @@ def _hopeless(catalogue: Catalogue) -> list[dict[str, str]]:
         try:
             resolve(worker.bgw_library_name, worker.bgw_function_name, catalogue.plugins)
         except PluginError as error:
-            found.append({"bgw_name": worker.bgw_name, "error": _would_fail(worker, error)})
+            found.append(_would_fail(worker, error))
     return found
 
 
-def _refused_identity(worker: BackgroundWorker) -> str | None:
+def _refused_identity(worker: BackgroundWorker) -> dict[str, str] | None:
     """Return why the worker cannot run as its user and group on a host that whoever checks would start."""
     refusal = OwnIdentity.of_this_process().refusal(worker.user, worker.group)
     if refusal is not None:
-        return _sentence(worker, "cannot be registered", refusal)
+        return _rejected(worker, "cannot be registered", refusal)
     if (worker.user, worker.group) != (None, None):
         try:
             find_identity(worker.user, worker.group)
@@ -86,7 +85,7 @@ def _refused_identity(worker: BackgroundWorker) -> str | None:
     return None
 
 
-def _out_of_reach(worker: BackgroundWorker) -> str | None:
+def _out_of_reach(worker: BackgroundWorker) -> dict[str, str] | None:
     """Return which file, directory or program that the worker starts with is missing or wrong, as whoever checks sees it."""
     try:
         variables = dict(os.environ) | (env_file.read(worker.env_file) if worker.env_file is not None else {})
@@ -100,9 +99,12 @@ def _out_of_reach(worker: BackgroundWorker) -> str | None:
     return None
 
 
-def _would_fail(worker: BackgroundWorker, error: HostError) -> str:
-    return _sentence(worker, "would fail to start", (error.message_primary, error.message_detail, error.message_hint))
+def _would_fail(worker: BackgroundWorker, error: HostError) -> dict[str, str]:
+    return _rejected(worker, "would fail to start", (error.message_primary, error.message_detail, error.message_hint))
 
 
-def _sentence(worker: BackgroundWorker, verb: str, lines: Sequence[str]) -> str:
-    return "\n".join(filter(None, (f'background worker "{printable(worker.bgw_name)}" {verb}: {lines[0]}', *lines[1:])))
+def _rejected(worker: BackgroundWorker, verb: str, lines: tuple[str, str, str]) -> dict[str, str]:
+    """Return a worker as the catalogue has those that it rejected, and the advice apart."""
+    primary, detail, hint = lines
+    text = f'background worker "{printable(worker.bgw_name)}" {verb}: {primary}'
+    return {"bgw_name": worker.bgw_name, "error": f"{text}\n{detail}" if detail else text, "hint": hint}

@@ -151,7 +151,7 @@ def _errors(report: dict[str, Any]) -> list[HostError]:
         errors.append(PluginError(primary if name in primary else f"plugin {name} is broken: {primary}", detail))
     for rejected in report["rejected"]:
         primary, _, detail = str(rejected["error"]).partition("\n")
-        errors.append(RegistrationError(primary, detail))
+        errors.append(RegistrationError(primary, detail, rejected.get("hint", "")))
     return errors
 
 
@@ -168,6 +168,8 @@ def _print(configuration: Configuration, report: dict[str, Any]) -> None:
     _console.say(f"workers        {count} of {configuration.host.max_worker_processes} slots")
     for worker in report["workers"]:
         origins = worker["origins"]
+        keys = [key for key in worker if key in origins and key not in _IN_HEADLINE and origins[key] != "default"]
+        width = max(map(len, keys), default=0)
         if worker["command"] is not None:
             what, source = shlex.join(worker["command"]), origins["command"]
         else:
@@ -175,9 +177,8 @@ def _print(configuration: Configuration, report: dict[str, Any]) -> None:
             source = origins.get("bgw_function_name") or origins.get("bgw_name", "")
         _console.say()
         _console.say(f"{worker['bgw_name']}  {what}  ({source})")
-        for key, value in worker.items():
-            if key in origins and key not in _IN_HEADLINE and origins[key] != "default":
-                _console.say(f"  {key:<16}  {_value(value)}  ({origins[key]})")
+        for key in keys:
+            _console.say(f"  {key:<{width}}  {_value(worker[key])}  ({origins[key]})")
 
 
 def _value(value: Any) -> str:

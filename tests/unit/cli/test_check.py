@@ -51,6 +51,22 @@ def test_what_would_run(run: Run, config: Path, report: dict[str, Any]) -> None:
     assert "bgw_extra" not in out
 
 
+def test_columns_are_as_wide_as_the_longest_key(run: Run, config: Path, report: dict[str, Any]) -> None:
+    """The values of one worker stand below each other, whatever its keys are called."""
+    (worker,) = report["workers"]
+    worker |= {"success_exit_codes": [2], "umask": "022"}
+    worker["origins"] |= {"success_exit_codes": "x", "umask": "x"}
+    out = run("check", "-c", str(config))[1]
+    assert "  umask               022  (x)" in out
+    assert "  success_exit_codes  [2]  (x)" in out
+
+
+def test_advice_is_a_hint(run: Run, config: Path, report: dict[str, Any]) -> None:
+    """What to do about a worker that would not start is a HINT line, and no detail."""
+    report["rejected"] = [{"bgw_name": "r", "error": "no user\nNobody is called so.", "hint": "Create it first."}]
+    assert "ERROR:  no user\nDETAIL:  Nobody is called so.\nHINT:  Create it first.\n" in run("check", "-c", str(config))[2]
+
+
 def test_what_would_not(run: Run, config: Path, report: dict[str, Any]) -> None:
     """A broken plugin, a rejected worker and one too many are errors with exit code 1; a warning is none."""
     report["warnings"] = ["settings of x are not used"]
