@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from bgworker import _cron
+from bgworker._text import printable
 
 #: One day, the bound of every timer of a registration.
 _LONGEST: Final = 86_400.0
@@ -70,7 +71,7 @@ def _restart_backoff(value: Any) -> Any:
         raise ValueError("must be a table")
     for key in value:
         if key not in BACKOFF:
-            raise ValueError(f"has no key of that name; its keys are {', '.join(BACKOFF)}")
+            raise ValueError(f'has no key "{printable(str(key))}"; its keys are {", ".join(BACKOFF)}')
     filled = {}
     for key, (default, least, greatest) in BACKOFF.items():
         given = value.get(key, default)

@@ -30,8 +30,8 @@ IMPOSED: Final = ("user", "group", "rlimits", "nice")
 NEED_OWN_INTERPRETER: Final = ("user", "group", "environment", "env_file")
 
 _EXPECTED: Final = {
-    "user": (str, "the name of a user"),
-    "group": (str, "the name of a group"),
+    "user": (str, "a string, the name or number of a user"),
+    "group": (str, "a string, the name or number of a group"),
     "umask": (str, 'a string of octal digits, such as "022"'),
     "working_directory": (str, "a path"),
     "env_file": (str, "a path"),

@@ -297,12 +297,13 @@ class WorkerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     user: Annotated[
         str | UnsetType,
         _key(
-            "System user to run as, by name or number; the host must run as root. Default: the host's user.", "the name of a user"
+            "System user to run as, by name or number; the host must run as root. Default: the host's user.",
+            "a string, the name or number of a user",
         ),
     ] = UNSET
     group: Annotated[
         str | UnsetType,
-        _key("System group to run as, by name or number. Default: the user's own.", "the name of a group"),
+        _key("System group to run as, by name or number. Default: the user's own.", "a string, the name or number of a group"),
     ] = UNSET
     restart_on: Annotated[
         Literal["crash", "always"] | UnsetType,
@@ -363,7 +364,7 @@ class WorkerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         _key(
             "Seconds without progress after which the worker counts as stuck: it writes where it is to its log, is stopped, "
             "and restarted by its rules. It makes progress when it reaches its latch, reports its activity, or calls progress().",
-            _TIMEOUT,
+            f"a number of seconds from 1 to {MAX_RESTART_TIME:.0f}",
         ),
     ] = UNSET
     environment: Annotated[

@@ -112,7 +112,9 @@ def too_big(used: int, max_memory: int) -> str:
 
 
 def megabytes(count: int) -> str:
-    """Return bytes as people write them: ``200M``, ``1.5M``."""
+    """Return bytes as people write them: ``200M``, ``1.5M``, and ``200 bytes`` where somebody forgot the M."""
+    if count < 1 << 16:
+        return f"{count} byte{'s' if count != 1 else ''}"
     return f"{round(count / (1 << 20), 1):g}M"
 
 

@@ -80,7 +80,8 @@ A worker is named by its name, its slot, or SLOT.GENERATION.
 #: Printed below the help: what a script needs to know.
 _EPILOG: Final = """\b
 Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 host not running,
-4 timed out, 5 no free slot, 6 plan has changes. Errors are ERROR, DETAIL and HINT lines on standard error.
+4 timed out, 5 no free slot, 6 plan has changes.
+Errors are ERROR, DETAIL and HINT lines on standard error.
 """
 
 

@@ -16,6 +16,12 @@ from bgworker._spec import BGW_NEVER_RESTART
 from bgworker.cli._invocation import Invocation
 
 
+class Count(click.IntRange):
+    """A number of things; its errors say "is not a valid integer"."""
+
+    name = "integer"
+
+
 def _store(attribute: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
     def callback(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
         # Not given here: what stood before the verb remains.

@@ -142,9 +142,6 @@ def run_with_view(invocation: Invocation, log_to: str | None, notes: Sequence[st
             raise
     if code != 0:
         _explain(host, view.last_picture(), console)
-    else:
-        # The other screen is gone with everything on it; an empty one would look like a crash.
-        _console.note("LOG", "the host is shut down; read what it wrote with: bgworker logs")
     return code
 
 

@@ -10,7 +10,7 @@ import click
 
 from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
-from bgworker.cli._options import verb
+from bgworker.cli._options import Count, verb
 from bgworker.cli.completion import log_names
 from bgworker.errors import HostError
 
@@ -55,7 +55,7 @@ bgworker logs --json -n 1000 | jq -r 'select(.level == "ERROR") | .message'
 )
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=log_names)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on, until Ctrl-C.")
-@click.option("-n", "--lines", type=click.IntRange(min=0), help="Begin with this many lines; with -f the default is 10.")
+@click.option("-n", "--lines", type=Count(min=0), help="Begin with this many lines; with -f the default is 10.")
 @click.option(
     "--since", type=_since, metavar="WHEN", help="Only what is as young as 90s, 10m, 2h or 3d, or since an RFC 3339 time."
 )

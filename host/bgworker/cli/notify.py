@@ -12,7 +12,7 @@ import click
 from bgworker.cli import _console
 from bgworker.cli._database_url import database_url, leads_to_transaction_pooler, open_connection, refused
 from bgworker.cli._invocation import Invocation
-from bgworker.cli._options import json_option, seconds, verb
+from bgworker.cli._options import Count, json_option, seconds, verb
 from bgworker.errors import HostError, HostNotRunning, WaitTimeout
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ bgworker listen orders --json --count 1 --timeout 10
 """,
 )
 @click.argument("channels", metavar="CHANNEL...", nargs=-1, required=True)
-@click.option("--count", type=click.IntRange(min=1), help="End after this many notifications.")
+@click.option("--count", type=Count(min=1), help="End after this many notifications.")
 @click.option("--timeout", type=seconds, metavar="S", help="End after this many seconds without one, with exit code 4.")
 @json_option
 def listen(invocation: Invocation, channels: tuple[str, ...], count: int | None, timeout: float | None, as_json: bool) -> None:

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import verb
 from bgworker.cli.foreground import LOG_TARGETS, run_foreground
@@ -50,4 +51,8 @@ def run(invocation: Invocation, tui: bool, dev: bool, log_to: str | None, tied_t
     invocation.configuration_and_text()
     from bgworker.cli.beside import run_with_view
 
-    return run_with_view(invocation, log_to)
+    code = run_with_view(invocation, log_to)
+    if code == 0:
+        # The other screen is gone with everything on it; an empty one would look like a crash.
+        _console.note("LOG", "the host is shut down; read what it wrote with: bgworker logs")
+    return code

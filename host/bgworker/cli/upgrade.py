@@ -15,7 +15,7 @@ import click
 from bgworker import _code
 from bgworker.cli import _console, _fates
 from bgworker.cli._invocation import Invocation
-from bgworker.cli._options import json_option, seconds, verb
+from bgworker.cli._options import Count, json_option, seconds, verb
 from bgworker.cli.status_json import not_found
 from bgworker.errors import ConfigurationError, HostError, PluginError, WaitTimeout
 from bgworker.tui.health import answers_to
@@ -35,7 +35,7 @@ bgworker upgrade order-drain 3.2                these, whether their code has ch
 """,
 )
 @click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option("--canary", type=click.IntRange(min=1), default=1, metavar="N", help="How many are restarted first; 1 if not said.")
+@click.option("--canary", type=Count(min=1), default=1, metavar="N", help="How many are restarted first; 1 if not said.")
 @click.option("--settle", type=seconds, default=3.0, metavar="S", help="How long each batch must stay up; 3 seconds if not said.")
 @click.option(
     "--timeout", type=seconds, default=60.0, metavar="S", help="How long each batch may take to start; 60 seconds if not said."

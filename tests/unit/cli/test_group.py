@@ -71,6 +71,7 @@ def test_version(run: Run) -> None:
         (["wait"], "missing argument 'NAME'", "See: bgworker wait --help"),
         (["stop", "drain"], 'stop takes no name, and "drain" was given', "To stop a worker: bgworker terminate drain"),
         (["stop", "--mode", "slow"], "invalid value for '--mode'", "See: bgworker stop --help"),
+        (["logs", "-n", "x"], "'x' is not a valid integer", "See: bgworker logs --help"),
         (["wait", "x", "--timeout", "soon"], '"soon" is not a number of seconds', "See: bgworker wait --help"),
         (["wait", "x", "--timeout", "nan"], '"nan" is not a number of seconds', "See: bgworker wait --help"),
         (["register", "shop"], '"shop" is not of the form LIBRARY:FUNCTION', "See: bgworker register --help"),

@@ -31,11 +31,11 @@ def error_of(line: str) -> str:
 @pytest.mark.parametrize(
     ("line", "error"),
     [
-        ("user = 1000", "user: expected the name of a user, found the integer 1000"),
+        ("user = 1000", "user: expected a string, the name or number of a user, found the integer 1000"),
         ('user = ""', "user: is empty"),
         ('user = "a\\u001bb"', "user: has control characters"),
         (f'user = "{"x" * 256}"', "user: is too long: 256 bytes of UTF-8, at most 255 are allowed"),
-        ("group = true", "group: expected the name of a group, found true"),
+        ("group = true", "group: expected a string, the name or number of a group, found true"),
         ('group = " "', "group: is empty"),
         ('environment = "A=secret"', "environment: expected a table of strings, found another string"),
         ("environment = { PORT = 5432 }", 'environment: variable "PORT" is not a string'),
@@ -74,8 +74,8 @@ def test_wrong_value_in_the_file(line: str, error: str) -> None:
 @pytest.mark.parametrize(
     ("keys", "reason"),
     [
-        ({"user": 5}, "user must be the name of a user"),
-        ({"group": ["x"]}, "group must be the name of a group"),
+        ({"user": 5}, "user must be a string, the name or number of a user"),
+        ({"group": ["x"]}, "group must be a string, the name or number of a group"),
         ({"environment": ["secret"]}, "environment must be a table of strings"),
         ({"umask": 18}, 'umask must be a string of octal digits, such as "022"'),
         ({"nice": True}, "nice must be an integer from -20 to 19"),

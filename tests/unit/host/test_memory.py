@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from bgworker._core.reasons import too_big
 from bgworker._core.slots import Slot
 from bgworker._core.states import SlotState
 from bgworker._host.memory import LOOK_INTERVAL, MemoryWatch, resident
@@ -40,6 +41,11 @@ def test_who_uses_too_much_is_named_with_figures() -> None:
     assert (slotno, generation) == (0, 1)
     assert why.startswith("recycled: it uses ")
     assert why.endswith("M of memory, and its max_memory is 1M")
+
+
+def test_forgotten_unit_is_seen() -> None:
+    """A max_memory of 200 is 200 bytes, and the reason says so instead of rounding it to nothing."""
+    assert too_big(5 << 20, 200).endswith("its max_memory is 200 bytes")
 
 
 def test_process_that_has_gone_uses_nothing() -> None:
