@@ -62,6 +62,7 @@ class WorkerKeys(TypedDict, total=False):
     nice: int | None
     rlimits: Mapping[str, Any] | None
     schedule: str | None
+    after: tuple[str, ...]
 
 
 def background_worker(**keys: Unpack[WorkerKeys]) -> Callable[[_Function], _Function]:

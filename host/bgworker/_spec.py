@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
-from bgworker import _command, _surroundings
+from bgworker import _after, _command, _surroundings
 from bgworker import _supervision as supervision
 from bgworker._supervision import is_number as is_number
 from bgworker._text import is_inert as is_inert
@@ -135,6 +135,8 @@ class BackgroundWorker:
     command: tuple[str, ...] | None = None
     #: A cron expression, such as "0 3 * * *": started at its times instead of at once, and after each end at the next one.
     schedule: str | None = None
+    #: Workers that this one is started after: ``NAME``, or ``NAME:started``, ``NAME:ready`` or ``NAME:finished``.
+    after: tuple[str, ...] = ()
 
     @property
     def is_database_worker(self) -> bool:
@@ -161,6 +163,11 @@ class BackgroundWorker:
         return {key: value for key in _surroundings.KEYS if (value := getattr(self, key)) is not None}
 
     @property
+    def awaited(self) -> tuple[_after.Awaited, ...]:
+        """What ``after`` waits for."""
+        return tuple(map(_after.awaited, self.after))
+
+    @property
     def stop_signum(self) -> int:
         """The number of ``stop_signal``; meaningful once normalised."""
         return supervision.stop_signum(self.stop_signal)
@@ -174,6 +181,7 @@ class BackgroundWorker:
         data["success_exit_codes"] = list(self.success_exit_codes)
         if self.command is not None:
             data["command"] = list(self.command)
+        data["after"] = list(self.after)
         if self.is_never_restarted:
             data["bgw_restart_time"] = "BGW_NEVER_RESTART"
         return data
@@ -238,8 +246,8 @@ def worker_from_dict(data: Any) -> BackgroundWorker:
             if not isinstance(value, list) or not all(isinstance(c, str) for c in value):
                 raise refuse(key, "a list of channel names")
             value = tuple(value)
-        elif key == "success_exit_codes":
-            # sanity_check judges this key and the other supervision keys; only a list can be made a tuple.
+        elif key in ("success_exit_codes", "after"):
+            # sanity_check judges these keys and the other supervision keys; only a list can be made a tuple.
             value = tuple(value) if isinstance(value, list) else value
         elif key == "stop_when":
             if value not in STOP_WHEN:

@@ -2,7 +2,7 @@
 
 Pure: values in, values or a problem out. ``_spec`` asks here about the keys that say how a worker
 is watched, stopped and brought back; it, the slot machine and workers.toml know their values from
-here. Of ours it imports what cron expressions are.
+here. Of ours it imports what cron expressions and ``after`` are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from bgworker import _cron
+from bgworker import _after, _cron
 from bgworker._text import printable
 
 #: One day, the bound of every timer of a registration.
@@ -148,6 +148,7 @@ _KEYS: Final[dict[str, Callable[[Any], Any]]] = {
     "max_memory": _bytes,
     "watchdog": _span,
     "schedule": _schedule,
+    "after": _after.normalised,
 }
 KEYS: Final = tuple(_KEYS)
 

@@ -57,13 +57,14 @@ def test_host_under_a_service_manager(
 def test_unit_file(bgworker_host: Callable[..., RunningHost]) -> None:
     """The printed unit names this interpreter, file and directory, and gives the shutdown the time that it may take."""
     host = bgworker_host('[host]\nmax_worker_processes = 10\n[[worker]]\nbgw_name = "w"\nbgw_library_name = "x"\n'
-                         'bgw_function_name = "y"\nstop_timeout = 90.5\n', start=False)  # fmt: skip
+                         'bgw_function_name = "y"\nstop_timeout = 90.5\n[[worker]]\nbgw_name = "v"\n'
+                         'bgw_library_name = "x"\nbgw_function_name = "y"\nafter = ["w"]\n', start=False)  # fmt: skip
     result = host.run_cli("systemd-unit", "--user", "shop")
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert "Type=notify-reload" in lines
     assert "User=shop" in lines
-    assert "TimeoutStopSec=101" in lines
+    assert "TimeoutStopSec=106" in lines
     assert "LimitNOFILE=460" in lines
     (start,) = [line for line in lines if line.startswith("ExecStart=")]
     assert start.endswith(f"-m bgworker run -c {host.config_path} -D {host.data_directory}")

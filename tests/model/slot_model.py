@@ -54,6 +54,11 @@ class Life:
     ended_by: int = 0
 
     @property
+    def runs(self) -> bool:
+        """Whether its function was called and nobody told it to go."""
+        return self.started_at is not None and not self.told
+
+    @property
     def may_wait(self) -> bool:
         """Whether a singleton can say now that it waits."""
         return self.pid is not None and not self.told and self.started_at is None and not self.failed
@@ -128,9 +133,45 @@ class SlotModel:
         self.reinitialised: list[tuple[int, frozenset[Segment]]] = []
         self.generation_of = dict.fromkeys("abc", 1)
         self.crashes = 0
+        #: Whether the last registration of a name ended with success that nobody asked for.
+        self.succeeded: dict[str, bool] = {}
 
-    def forget(self, r: Registration, failed: bool = False) -> None:
+    def is_met(self, name: str, condition: str) -> bool:
+        """Whether what somebody comes after is there."""
+        bearers = [r for r in self.registrations.values() if r.worker.bgw_name == name]
+        if not bearers:
+            return self.succeeded.get(name, False)
+        return all(
+            {"started": r.ever_started, "ready": bool(r.life and r.life.runs), "finished": False}[condition] for r in bearers
+        )
+
+    def is_awaiting(self, r: Registration) -> bool:
+        """Whether somebody whom this worker comes after is not there yet."""
+        return not all(self.is_met(*entry.rsplit(":", 1)) for entry in r.worker.after)
+
+    def later(self, r: Registration) -> list[Registration]:
+        """Return who is to be gone before this worker is told in a fast shutdown; those that got SIGKILL are as good as gone."""
+        entries = {f"{r.worker.bgw_name}:{condition}" for condition in ("started", "ready")}
+        alive = [o for o in self.registrations.values() if o.life and not (o.life.told and o.life.deadline is None)]
+        return [o for o in alive if entries & set(o.worker.after)]
+
+    def stop_in_order(self) -> None:
+        """A fast shutdown tells everybody whom nobody needs any more; what does not run has nothing to finish."""
+        held = [r.key for r in self.registrations.values() if r.life and r.life.runs and self.later(r)]
+        for r in list(self.registrations.values()):
+            if r.key not in held:
+                self.tell(r, "stop")
+
+    def go_on(self) -> None:
+        """Somebody may have been waited for."""
+        if self.shutdown is ShutdownMode.FAST:
+            ready = [r for r in self.registrations.values() if r.life and r.life.runs and not self.later(r)]
+            for r in ready:
+                self.tell(r, "stop")
+
+    def forget(self, r: Registration, failed: bool = False, success: bool = False) -> None:
         """The registration is over."""
+        self.succeeded[r.worker.bgw_name] = success
         del self.registrations[r.slotno]
         self.past.append(r.key)
         self.forgotten.append((*r.key, failed))
@@ -178,13 +219,13 @@ class SlotModel:
         if life.wish in ("stop", "forget") or self.shutdown is not None:
             # With the host, or with another's crash: the latter is a failure, and so is the end of one who has no other life.
             taken_down = life.wish == "stop" and bool(life.ended_by) and self.shutdown is None
-            self.forget(r, taken_down or (rule_decides and r.never and not done))
+            self.forget(r, taken_down or (rule_decides and r.never and not done), done)
         elif life.wish == "restart":
             r.quick = quick if life.ended_by else 0
             r.failures = r.failures if life.ended_by else 0
             r.ready_at = self.now + GUARD[min(r.quick, 8)]
         elif r.never or (done and r.worker.restart_on == "crash"):
-            self.forget(r, not done)
+            self.forget(r, not done, done)
         else:
             interval = 0.0 if crashed else r.worker.bgw_restart_time
             r.failures = 0 if done else r.failures + 1
@@ -202,6 +243,7 @@ class SlotModel:
         for other in took_down:
             self.tell(other, "stop" if other.never else "restart", QUIT)
         self.end_of_smart()
+        self.go_on()
 
     def crash(self, r: Registration, life: Life) -> list[Registration]:
         """Return who must be told because of a crash (C31), everybody of it under one number."""
@@ -240,8 +282,7 @@ class SlotModel:
         waits = self.handles or any(r.never for r in self.registrations.values())
         if self.shutdown is ShutdownMode.SMART and not waits:
             self.shutdown = ShutdownMode.FAST
-            for r in list(self.registrations.values()):
-                self.tell(r, "stop")
+            self.stop_in_order()
 
     def lose_phase(self) -> None:
         """Who asked to be stopped with its phase is, unless its process is leaving already or everybody is about to."""
@@ -289,6 +330,7 @@ class SlotModel:
             and r.ready_at <= self.now
             and not self.is_blocked(r)
             and self.phase >= PHASE_NEEDED[r.worker.bgw_start_time]
+            and not self.is_awaiting(r)
             and self.shutdown is None
         ]
 

@@ -149,7 +149,7 @@ def registration_values(values: Mapping[str, Any]) -> dict[str, Any]:
         fields["bgw_start_time"] = BgWorkerStartTime[fields["bgw_start_time"]]
     if fields.get("bgw_restart_time") == NEVER:
         fields["bgw_restart_time"] = BGW_NEVER_RESTART
-    for key in ("wake_on", "success_exit_codes", "command"):
+    for key in ("wake_on", "success_exit_codes", "command", "after"):
         if key in fields:
             fields[key] = tuple(fields[key])
     return fields

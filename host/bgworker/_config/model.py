@@ -417,6 +417,14 @@ class WorkerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             maxLength=MAX_EXPRESSION,
         ),
     ] = UNSET
+    after: Annotated[
+        list[str] | UnsetType,
+        _key(
+            'Workers that this one is started after, each as "NAME" or "NAME:started", "NAME:ready" or "NAME:finished"; '
+            "at a shutdown it is stopped before they are.",
+            'an array of "NAME", "NAME:started", "NAME:ready" or "NAME:finished"',
+        ),
+    ] = UNSET
     enabled: Annotated[bool, _key("false switches the worker off.", "true or false")] = True
 
     def __repr__(self) -> str:

@@ -133,6 +133,25 @@ def waits_for_phase(needed: Phase, phase: Phase, detail: str) -> str:
     return f"waits for the database to be read-write: {detail or 'it is starting'}; starts when it is"
 
 
+def waits_for_workers(missing: Sequence[tuple[str, str]]) -> str:
+    """Return what a worker waits for that comes after others.
+
+    Args:
+        missing: What is waited for, as ``after`` has it, and why it is not there; empty where it may still come by itself.
+    """
+    parts = []
+    for each, absence in missing:
+        name = each.rpartition(":")[0]
+        parts.append(f"{each} ({name} {absence})" if absence else each)
+    return f"waits for {listed(parts)}; starts when {'it is' if len(parts) == 1 else 'they are'}"
+
+
+def held_for(names: Sequence[str]) -> str:
+    """Return why a worker runs on while the host shuts down."""
+    quoted = [f'"{name}"' for name in names]
+    return f"the host shuts down; stopped when {listed(quoted)} {'is' if len(names) == 1 else 'are'} gone"
+
+
 def launching(attempt: int, start_timeout: float) -> str:
     """Return the reason of a slot whose process is on its way."""
     tried = f", try {attempt}" if attempt > 1 else ""

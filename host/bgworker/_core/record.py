@@ -98,6 +98,11 @@ class Slot:
         return self.state is SlotState.LAUNCHING and self.kill_at is None
 
     @property
+    def is_ready(self) -> bool:
+        """Whether it runs, and others may count on it."""
+        return self.state is SlotState.STARTED
+
+    @property
     def terminate_requested(self) -> bool:
         """Whether the worker was terminated, so that nothing can start it again (C35)."""
         return self.intent is Intent.FORGET

@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final
 
-from bgworker._core import reasons
+from bgworker._core import order, reasons
 from bgworker._core.actions import ACTIONS, ANSWER_TIMEOUT, QUIT_TIMEOUT, WATCHDOG_SLACK, Facts, who
 from bgworker._core.agenda import Agenda
 from bgworker._core.effects import Effect, Exited, Level, Log, Publish, Reinitialise, Signal
@@ -104,6 +104,9 @@ class SlotMachine:
         self._agenda = Agenda()
         #: Whether slots may wait for the end of each other (C31): then no slot's deadline is its own matter alone.
         self._has_groups = False
+        self._order = order.Order(self.slots)
+        #: Running workers that a fast shutdown has not told yet.
+        self._held: dict[int, list[str]] = {}
 
     # -- registration ------------------------------------------------------------------------
 
@@ -132,6 +135,7 @@ class SlotMachine:
         slot.generation += 1
         slot.worker = worker
         slot.origin = origin
+        self._order.registered(worker.bgw_name)
         run = self._next_run(worker, now)
         reason = self._waiting_reason(slot) if run is None else reasons.next_run("", run.text)
         return slot, self._fire(slot, Event.REGISTER, Facts(now, reason=reason, run=run))
@@ -302,7 +306,7 @@ class SlotMachine:
         log = Log(level, ended_text(slot.name, slot.pid, end.code, end.signal), reasons.sentence(verdict.reason))
         exited = Exited(slotno, generation, slot.registration, slot.pid, end)
         published, *rest = self._conclude(slot, verdict, end, now)
-        return [published, log, exited, *rest, *ended_with_it, *self._end_of_smart(now)]
+        return [published, log, exited, *rest, *ended_with_it, *self._end_of_smart(now), *self._stop_those_held(now)]
 
     def attach(self, slotno: int, generation: int, attempt: int, segment: Segment, now: float) -> list[Effect]:
         """Note that a process is about to get a shared memory segment, which ties it to everybody who has it (C31).
@@ -455,14 +459,14 @@ class SlotMachine:
         for slot in self._take_due(now):
             if slot.state not in WAITS_FOR_START:
                 continue
-            if self._is_held_back(slot):
-                # Its own time is over; from here on it waits for the phase alone, and says so.
+            if self._is_held_back(slot) or self._order.unmet(slot.registration):
+                # Its own time is over; from here on it waits for the phase or for others alone, and says so.
                 slot.restart_at = None
                 effects += self._reword(slot) or [Publish(slot.slotno)]
             elif launches < MAX_LAUNCHES_PER_TICK:
                 launches += 1
                 effects += self._fire(slot, Event.LAUNCH, Facts(now, timeout=self._start_timeout_of(slot)))
-        return effects
+        return effects + self._stop_those_held(now)
 
     def next_deadline(self) -> float | None:
         """Return when tick() has something to do: an instant that may lie in the past, or None for never."""
@@ -494,7 +498,11 @@ class SlotMachine:
             return slot.kill_at
         if slot.restart_at is not None:
             return slot.restart_at
-        return None if self._is_held_back(slot) else self._now
+        if not slot.registration.after:
+            return None if self._is_held_back(slot) else self._now
+        awaited = self._awaited_by(slot)
+        # Whom it waits for changes when others come and go, and its reason with it.
+        return None if awaited and slot.reason == reasons.join(slot.cause, awaited) else self._now
 
     # -- inner steps -------------------------------------------------------------------------
 
@@ -510,7 +518,10 @@ class SlotMachine:
         found = look_up(slot.state, event)
         if isinstance(found, Rejection):
             return [_rejection(slot, event, found)]
+        worker = slot.worker
         effects = ACTIONS[found.action](slot, facts)
+        if worker is not None and found.next_state is SlotState.FREE:
+            self._order.ended(worker.bgw_name, facts.last_exit, facts.reason)
         slot.state = found.next_state
         if found.next_state is SlotState.FREE:
             self._first_free = min(self._first_free, slot.slotno)
@@ -518,9 +529,11 @@ class SlotMachine:
         return effects
 
     def _changed(self, slot: Slot, now: float) -> None:
-        """Look at this slot's deadline again."""
+        """Look at this slot's deadline again, and at those that come after it."""
         self._now = max(self._now, now)
         self._agenda.changed(slot.slotno)
+        for slotno in self._order.note(slot):
+            self._agenda.changed(slotno)
 
     def _all_changed(self, now: float) -> None:
         """Look at every slot's deadline again."""
@@ -544,7 +557,7 @@ class SlotMachine:
         verdict = self._verdict(slot, None, now)
         level: Level = "WARNING" if slot.intent is None else "DEBUG"
         log = Log(level, f'could not start background worker "{slot.name}": {error}', reasons.sentence(verdict.reason))
-        return [*self._conclude(slot, verdict, None, now), log, *self._end_of_smart(now)]
+        return [*self._conclude(slot, verdict, None, now), log, *self._end_of_smart(now), *self._stop_those_held(now)]
 
     def _conclude(self, slot: Slot, verdict: Verdict, end: Exit | None, now: float) -> list[Effect]:
         """Carry out what follows the end of a life."""
@@ -565,13 +578,35 @@ class SlotMachine:
         """Tell everybody that the mode tells; those without a process are forgotten in every mode (C38)."""
         event = Event.QUIT if mode is ShutdownMode.IMMEDIATE else Event.STOP
         effects: list[Effect] = []
+        self._held = self._order.held() if mode is ShutdownMode.FAST else {}
         for slot in self.slots:
             # One that still waits for its start has nothing to finish, though it has a process.
             is_spared = mode is ShutdownMode.SMART and slot.state in HAS_PROCESS and not slot.is_waiting
-            if slot.state is not SlotState.FREE and not is_spared:
+            if slot.slotno in self._held:
+                effects += self._hold(slot)
+            elif slot.state is not SlotState.FREE and not is_spared:
                 facts = self._wish(slot, Intent.STOP, reasons.BY_SHUTDOWN, now, is_immediate=event is Event.QUIT)
                 effects += self._fire(slot, event, facts)
         return effects
+
+    def _stop_those_held(self, now: float) -> list[Effect]:
+        """Go on with a fast shutdown: tell those whose dependents are gone by now."""
+        if not self._held or self.shutdown is not ShutdownMode.FAST:
+            return []
+        before, self._held = self._held, self._order.held()
+        effects: list[Effect] = []
+        for slot in (self.slots[slotno] for slotno in before):
+            if slot.state is not SlotState.STARTED:
+                continue
+            if slot.slotno not in self._held:
+                effects += self._fire(slot, Event.STOP, self._wish(slot, Intent.STOP, reasons.BY_SHUTDOWN, now))
+            elif self._held[slot.slotno] != before[slot.slotno]:
+                effects += self._hold(slot)
+        return effects
+
+    def _hold(self, slot: Slot) -> list[Effect]:
+        slot.reason = reasons.held_for(self._held[slot.slotno])
+        return [Publish(slot.slotno)]
 
     def _stop_waiting(self, slot: Slot, now: float) -> list[Effect]:
         """Stop a worker that began to wait when the smart shutdown had begun."""
@@ -594,6 +629,19 @@ class SlotMachine:
         """Return the reinitialisations that have a process left: nobody of theirs starts before the last one is gone."""
         return {slot.reinitialisation for slot in self.slots if slot.reinitialisation and slot.state in HAS_PROCESS}
 
+    def _awaited_by(self, slot: Slot, worker: BackgroundWorker | None = None) -> str:
+        """Return what a worker waits for that is not its own time, in words: its phase, or others; empty if nothing.
+
+        Args:
+            slot: The worker's.
+            worker: What takes its place, if something does.
+        """
+        worker = worker or slot.registration
+        needed = NEEDED_PHASE[worker.bgw_start_time]
+        if self.phase < needed:
+            return reasons.waits_for_phase(needed, self.phase, self._phase_detail)
+        return self._order.unmet(worker)
+
     def _is_held_back(self, slot: Slot) -> bool:
         return self.phase < reasons.needed_phase(slot)
 
@@ -603,8 +651,7 @@ class SlotMachine:
         return is_up and self.shutdown is None and slot.registration.stops_with_phase and self._is_held_back(slot)
 
     def _verdict(self, slot: Slot, end: Exit | None, now: float) -> Verdict:
-        needed = NEEDED_PHASE[(slot.replacement or slot.registration).bgw_start_time]
-        awaited = reasons.waits_for_phase(needed, self.phase, self._phase_detail) if self.phase < needed else ""
+        awaited = self._awaited_by(slot, slot.replacement)
         schedule = slot.registration.schedule
         missed = 0 if schedule is None else self._timetable.missed(schedule, slot.launched_at, now)
         run = self._next_run(slot.replacement or slot.registration, now)
@@ -667,11 +714,8 @@ class SlotMachine:
         return self._start_timeout if own is None else own
 
     def _waiting_reason(self, slot: Slot) -> str:
-        """Return what a slot says that only the phase can hold back."""
-        if not self._is_held_back(slot):
-            return reasons.join(slot.cause, reasons.STARTS_AT_ONCE)
-        needed = reasons.needed_phase(slot)
-        return reasons.join(slot.cause, reasons.waits_for_phase(needed, self.phase, self._phase_detail))
+        """Return what a slot says that only the phase, or others, can hold back."""
+        return reasons.join(slot.cause, self._awaited_by(slot) or reasons.STARTS_AT_ONCE)
 
     def _reword(self, slot: Slot) -> list[Effect]:
         reason = self._waiting_reason(slot)

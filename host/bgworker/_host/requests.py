@@ -19,6 +19,7 @@ from bgworker._control.protocol import Message, reply
 from bgworker._core.slots import Slot
 from bgworker._core.states import Origin, ShutdownMode, SlotState
 from bgworker._host import rights, waits
+from bgworker._host.after import check_after
 from bgworker._host.callers import Caller
 from bgworker._host.status import exit_view
 from bgworker._spec import is_number, printable, sanity_check, worker_from_dict
@@ -170,6 +171,7 @@ def register(host: Host, caller: Caller, request_id: Any, params: Params) -> Any
         for slot in host.machine.slots:
             if slot.state is not SlotState.FREE and slot.worker is not None and slot.worker.bgw_name == worker.bgw_name:
                 return {"handle": f"{slot.slotno}.{slot.generation}"}
+    check_after(host, worker)
     slot = host.register(worker, Origin.DYNAMIC, caller)
     handle = f"{slot.slotno}.{slot.generation}"
     # The worker can begin while the answer is still on its way.

@@ -138,6 +138,10 @@ class Finished:
         entry = self._entries.get(name)
         return "" if entry is None else str(entry[1]["reason"])
 
+    def has(self, name: str) -> bool:
+        """Whether a worker of this name is listed."""
+        return name in self._entries
+
     def discard(self, name: str) -> None:
         """Take a name off the list: it is registered again, or no longer configured."""
         self._entries.pop(name, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import graphlib
 import math
 import os
 import sys
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from bgworker import _after
 from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import verb
@@ -84,9 +86,16 @@ def systemd_unit(invocation: Invocation, name: str | None, user: str | None) -> 
 
 
 def _stop_seconds(configuration: Configuration) -> int:
-    """Return how long a shutdown may take: the slowest worker, then PostgreSQL, and some seconds."""
-    timeouts = [configuration.host.shutdown_timeout]
-    timeouts += [table.stop_timeout for table in configuration.worker if isinstance(table.stop_timeout, int | float)]
+    """Return how long a shutdown may take: the slowest workers that come after each other, then PostgreSQL, and some seconds."""
+    default = configuration.host.shutdown_timeout
+    own = {t.bgw_name: t.stop_timeout if isinstance(t.stop_timeout, int | float) else default for t in configuration.worker}
+    after = {t.bgw_name: _after.names(t.after) if isinstance(t.after, list) else set() for t in configuration.worker}
+    # A circle has been refused by check; whoever asks for a unit before that gets one for workers without an order.
+    ordered = [] if _after.find_cycle(after) else graphlib.TopologicalSorter(after).static_order()
+    until: dict[str, float] = {}
+    for name in ordered:
+        until[name] = own.get(name, default) + max((until[other] for other in after.get(name, ())), default=0.0)
+    timeouts = [default, *own.values(), *until.values()]
     is_embedded = configuration.database is not None and configuration.database.url == "embedded"
     return math.ceil(max(timeouts)) + (_POSTGRES_SECONDS if is_embedded else 0) + _MARGIN_SECONDS
 

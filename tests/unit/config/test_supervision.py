@@ -40,6 +40,8 @@ def taken(line: str) -> BackgroundWorker:
         ('max_memory = "1 GiB"', 1 << 30),
         ("max_memory = 1000000", 1_000_000),
         ("watchdog = 30", 30.0),
+        ('after = ["a", "b:ready", "a:started"]', ("a:started", "b:ready")),
+        ('after = ["with: colon:finished", "a:b"]', ("with: colon:finished", "a:b:started")),
     ],
 )
 def test_as_it_takes_effect(line: str, value: object) -> None:
@@ -52,7 +54,7 @@ def test_as_it_takes_effect(line: str, value: object) -> None:
 def test_defaults_are_the_chapters() -> None:
     """C29: without these keys a worker is as PostgreSQL's chapter says."""
     worker = taken("")
-    assert [getattr(worker, key) for key in KEYS] == ["crash", None, (), False, "TERM", None, None, None, None, None]
+    assert [getattr(worker, key) for key in KEYS] == ["crash", None, (), False, "TERM", None, None, None, None, None, ()]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +89,13 @@ def test_defaults_are_the_chapters() -> None:
         ("max_memory = 0", 'max_memory: expected a number of bytes above 0, or a text such as "200M", found the integer 0'),
         ("max_age = 0.01", "max_age: must be seconds from 1 to one day"),
         ("watchdog = 0.5", "watchdog: must be seconds from 1 to one day"),
+        (
+            'after = "a"',
+            'after: expected an array of "NAME", "NAME:started", "NAME:ready" or "NAME:finished", found the string "a"',
+        ),
+        ("after = [1]", 'after: expected an array of "NAME", "NAME:started", "NAME:ready" or "NAME:finished", found the integer 1'),
+        ('after = [":ready"]', 'after: must be a list of names of workers, each as "NAME" or "NAME:started|ready|finished"'),
+        ("after = [" + ", ".join(f'"{n}"' for n in range(33)) + "]", "after: names more than 32 workers"),
         ('watchdog = "30"', 'watchdog: expected a number of seconds from 1 to 86400, found the string "30"'),
     ],
 )
@@ -110,6 +119,8 @@ def test_wrong_values(line: str, problem: str) -> None:
         ("stop_signal", None),
         ("stop_signal", "SIGSIGTERM"),
         ("start_timeout", 10**400),
+        ("after", "a"),
+        ("after", ["a", None]),
     ],
 )
 def test_wrong_values_on_the_wire(key: str, value: Any) -> None:

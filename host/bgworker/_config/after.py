@@ -1,0 +1,62 @@
+"""Whom the static workers come after, looked at as a whole: names that nobody bears, and circles.
+
+Pure. A file with such an error is refused as a whole, before anything starts or changes: nobody could
+say which worker of a circle is the wrong one. Used by the loader, when it has merged the static workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from bgworker import _after
+from bgworker._config.findings import nearest
+from bgworker._config.merge import StaticWorkers
+from bgworker._config.model import shortened
+from bgworker.errors import ConfigurationError
+
+__all__ = ["check_after", "circle_error", "unknown_name"]
+
+
+def check_after(merged: StaticWorkers, broken_plugins: Collection[str]) -> list[ConfigurationError]:
+    """Return what is wrong with the ``after`` of all workers; warn of those that wait for nobody who could come.
+
+    Args:
+        merged: The static workers; warnings are added.
+        broken_plugins: Plugins that could have registered more workers than are known.
+    """
+    graph = {each.worker.bgw_name: _after.names(each.worker.after) for each in merged.workers}
+    origins = {each.worker.bgw_name: each.origins["after"] for each in merged.workers}
+    absent = {each["bgw_name"]: "is not registered" for each in merged.rejected}
+    absent |= dict.fromkeys(merged.switched_off, "is switched off")
+    errors = []
+    for name, before in graph.items():
+        for other in sorted(before - graph.keys()):
+            why = absent.get(other, "" if not broken_plugins else f"is unknown while plugin {min(broken_plugins)} is broken")
+            if why:
+                merged.warnings.append(
+                    f'background worker "{shortened(name)}" waits: it comes after "{shortened(other)}", which {why}'
+                )
+            else:
+                near = nearest(other, sorted({*graph, *absent} - {name}))
+                errors.append(ConfigurationError(*unknown_name(name, other, f"It is set in {origins[name]}.", near)))
+    if cycle := _after.find_cycle(graph):
+        places = ", ".join(dict.fromkeys(origins[name] for name in cycle[:12]))
+        errors.append(ConfigurationError(*circle_error(cycle, f"None of them could ever be started. It is set in {places}.")))
+    return errors
+
+
+def unknown_name(name: str, other: str, detail: str, near: Sequence[str] = ()) -> tuple[str, str, str]:
+    """Return the error for a worker that comes after nobody: primary, detail and hint."""
+    hint = f'The nearest is "{shortened(near[0])}".' if near else f'Write "NAME" or "NAME:{"|".join(_after.CONDITIONS)}".'
+    who, whom = shortened(name), shortened(other)
+    return (
+        f'background worker "{who}" cannot be registered: after names "{whom}", and there is no such worker',
+        detail,
+        hint,
+    )
+
+
+def circle_error(cycle: list[str], detail: str) -> tuple[str, str, str]:
+    """Return the error for workers that come after each other."""
+    shown = " after ".join(map(shortened, [*cycle[:12], *(["..."] if len(cycle) > 12 else [])]))
+    return f"background workers wait for each other: {shown}", detail, "Take one of these names out of after."
