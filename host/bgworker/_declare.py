@@ -63,6 +63,7 @@ class WorkerKeys(TypedDict, total=False):
     rlimits: Mapping[str, Any] | None
     schedule: str | None
     after: tuple[str, ...]
+    ready: str
 
 
 def background_worker(**keys: Unpack[WorkerKeys]) -> Callable[[_Function], _Function]:

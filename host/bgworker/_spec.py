@@ -137,6 +137,8 @@ class BackgroundWorker:
     schedule: str | None = None
     #: Workers that this one is started after: ``NAME``, or ``NAME:started``, ``NAME:ready`` or ``NAME:finished``.
     after: tuple[str, ...] = ()
+    #: "notify": others may count on it when it says so with ``worker.ready()``, within its start_timeout; "started": at once.
+    ready: str = "started"
 
     @property
     def is_database_worker(self) -> bool:
@@ -166,6 +168,11 @@ class BackgroundWorker:
     def awaited(self) -> tuple[_after.Awaited, ...]:
         """What ``after`` waits for."""
         return tuple(map(_after.awaited, self.after))
+
+    @property
+    def says_when_ready(self) -> bool:
+        """Whether it is ready only when it has said so."""
+        return self.ready == "notify"
 
     @property
     def stop_signum(self) -> int:

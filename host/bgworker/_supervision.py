@@ -38,6 +38,10 @@ BACKOFF: Final[dict[str, tuple[float, float, float]]] = {
 }
 
 
+#: The values of ready; the first is the default.
+READY: Final = ("started", "notify")
+
+
 class Problem(NamedTuple):
     """Why a key cannot be as it is."""
 
@@ -61,6 +65,12 @@ def stop_signum(name: str) -> int:
 def _restart_on(value: Any) -> Any:
     if value not in RESTART_ON:
         raise ValueError(f"must be one of {', '.join(RESTART_ON)}")
+    return value
+
+
+def _ready(value: Any) -> Any:
+    if value not in READY:
+        raise ValueError(f"must be one of {', '.join(READY)}")
     return value
 
 
@@ -149,6 +159,7 @@ _KEYS: Final[dict[str, Callable[[Any], Any]]] = {
     "watchdog": _span,
     "schedule": _schedule,
     "after": _after.normalised,
+    "ready": _ready,
 }
 KEYS: Final = tuple(_KEYS)
 

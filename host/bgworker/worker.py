@@ -86,6 +86,7 @@ __all__ = [
     "notifications",
     "process_config_file",
     "progress",
+    "ready",
     "register_dynamic_background_worker",
     "report_activity",
     "reset_latch",
@@ -280,6 +281,18 @@ def progress() -> None:
     runtime = current()
     with Deferred(runtime.interrupts):
         runtime.watchdog.moves()
+
+
+def ready() -> None:
+    """Say that others may count on this worker: what comes after it with ``after = ["NAME:ready"]`` is started now.
+
+    For a worker with ``ready = "notify"``, which has its start_timeout for it; any other is ready when it has been
+    started, and this does nothing. Later calls do nothing either. Any thread may call it.
+    """
+    runtime = current()
+    if runtime.worker.says_when_ready:
+        with Deferred(runtime.interrupts):
+            runtime.channel.send({"type": "ready"})
 
 
 # -- shared memory ---------------------------------------------------------------------------------------------------

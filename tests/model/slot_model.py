@@ -41,8 +41,9 @@ class Life:
     #: While it runs: when its watchdog and its max_age are over.
     stuck_at: float | None = None
     recycle_at: float | None = None
-    #: The watchdog has ended it.
+    #: The watchdog has ended it, or its start timeout, because it was not ready.
     stuck: bool = False
+    said_ready: bool = False
     #: Said that it waits for something outside: no deadline of the start runs any more.
     waits: bool = False
     #: Was asked to go in any way.
@@ -142,8 +143,13 @@ class SlotModel:
         if not bearers:
             return self.succeeded.get(name, False)
         return all(
-            {"started": r.ever_started, "ready": bool(r.life and r.life.runs), "finished": False}[condition] for r in bearers
+            {"started": r.ever_started, "ready": bool(r.life and r.life.runs and self.is_ready(r)), "finished": False}[condition]
+            for r in bearers
         )
+
+    def is_ready(self, r: Registration) -> bool:
+        """Whether a worker that runs has said all that others wait for."""
+        return r.worker.ready == "started" or bool(r.life and r.life.said_ready)
 
     def is_awaiting(self, r: Registration) -> bool:
         """Whether somebody whom this worker comes after is not there yet."""
@@ -312,7 +318,11 @@ class SlotModel:
     def look_at_running(self, r: Registration, life: Life) -> None:
         """What a turn does to a worker that hangs, or is old."""
         assert life.pid is not None
-        if life.stuck_at is not None and life.stuck_at <= self.now:
+        if life.deadline is not None and life.deadline <= self.now:
+            life.told = life.stuck = True
+            self.signals.append((life.pid, STOP_SIGNALS[r.worker.stop_signal]))
+            life.deadline = self.now + (SHUTDOWN_TIMEOUT if r.worker.stop_timeout is None else r.worker.stop_timeout)
+        elif life.stuck_at is not None and life.stuck_at <= self.now:
             life.told = life.stuck = True
             self.signals += [(life.pid, TRAP), (life.pid, STOP_SIGNALS[r.worker.stop_signal])]
             life.deadline = self.now + (SHUTDOWN_TIMEOUT if r.worker.stop_timeout is None else r.worker.stop_timeout)
@@ -349,7 +359,10 @@ class SlotModel:
     def start(self, r: Registration, life: Life) -> None:
         """The worker has its pid and has said that it started."""
         assert life.pid is not None
-        life.started_at, life.deadline, life.failed = self.now, None, False
+        patience = START_TIMEOUT if r.worker.start_timeout is None else r.worker.start_timeout
+        deadline = self.now + patience if life.deadline is None else life.deadline
+        life.started_at, life.failed = self.now, False
+        life.deadline = None if self.is_ready(r) else deadline
         life.stuck_at = None if r.worker.watchdog is None else self.now + 1.25 * r.worker.watchdog
         life.recycle_at = None if r.worker.max_age is None else self.now + r.worker.max_age
         r.ever_started = True

@@ -67,6 +67,7 @@ supervision = st.just({}) | st.fixed_dictionaries(
         "start_timeout": st.sampled_from([0.75, 30.0]),
         "watchdog": st.just(2.0),
         "max_age": st.just(3.0),
+        "ready": st.just("notify"),
     },
 )
 workers = st.builds(
@@ -307,6 +308,18 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
         self.check(self.machine.waits(*key, "waits for another", self.now))
 
     @precondition(lambda self: self.processes)
+    @rule(pick=picks)
+    def say_ready(self, pick: int) -> None:
+        """A worker says that it is ready: also one that has not started, one that is ready already, and one that never is."""
+        key = list(self.processes.values())[pick % len(self.processes)]
+        r, life = self.life_of(key)
+        if r is not None and life is not None and not life.told and r.worker.ready == "notify":
+            life.said_ready = True
+            if life.started_at is not None:
+                life.deadline = None
+        self.check(self.machine.ready(*key, self.now))
+
+    @precondition(lambda self: self.processes)
     @rule(pick=picks, is_idle=st.booleans())
     def say_moves(self, pick: int, is_idle: bool) -> None:
         """A worker says that it moves, or waits: it counts for one that runs and has a watchdog."""
@@ -520,9 +533,8 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
                     assert (slot.stuck_at, slot.recycle_at) == (life.stuck_at, life.recycle_at)
             assert slot.state is expected
             is_held = self.shutdown is ShutdownMode.FAST and slot.state is SlotState.STARTED
-            assert bool(slot.reason) is (slot.state is not SlotState.STARTED or is_held), (
-                "a reason that is missing, or one too many"
-            )
+            is_well = slot.state is SlotState.STARTED and self.is_ready(r) and not is_held
+            assert bool(slot.reason) is not is_well, "a reason that is missing, or one too many"
 
     @invariant()
     def no_slot_has_two_processes(self) -> None:

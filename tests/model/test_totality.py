@@ -71,6 +71,7 @@ CALLS: dict[str, Callable[[SlotMachine, Slot], list[Effect]]] = {
     "started": lambda m, s: m.started(0, s.generation, s.attempt, NOW),
     "start_failed": lambda m, s: m.start_failed(0, s.generation, s.attempt, "error", NOW),
     "waits": lambda m, s: m.waits(0, s.generation, s.attempt, "waits for another", NOW),
+    "ready": lambda m, s: m.ready(0, s.generation, s.attempt, NOW),
     "moved": lambda m, s: m.moved(0, s.generation, s.attempt, False, NOW),
     "recycle": lambda m, s: m.recycle(0, s.generation, "recycled: x", NOW),
     "exited 0": lambda m, s: m.exited(0, s.generation, s.attempt, 0, NOW),

@@ -425,6 +425,14 @@ class WorkerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             'an array of "NAME", "NAME:started", "NAME:ready" or "NAME:finished"',
         ),
     ] = UNSET
+    ready: Annotated[
+        Literal["started", "notify"] | UnsetType,
+        _key(
+            '"notify": the worker is ready when it calls ready(), for which it has start_timeout; others can wait for that with '
+            'after. Default: "started".',
+            '"started" or "notify"',
+        ),
+    ] = UNSET
     enabled: Annotated[bool, _key("false switches the worker off.", "true or false")] = True
 
     def __repr__(self) -> str:

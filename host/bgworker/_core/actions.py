@@ -103,9 +103,14 @@ def note_started(slot: Slot, facts: Facts) -> list[Effect]:
     assert slot.pid is not None, "started is held back until the pid is known"
     slot.started_at = facts.now
     slot.has_started_once = True
-    slot.kill_at = None
     slot.failure = ""
-    slot.reason = ""
+    if slot.registration.says_when_ready and not slot.has_said_ready:
+        # What is left of the start timeout; a singleton's was taken away while it waited.
+        slot.kill_at = facts.now + facts.timeout if slot.kill_at is None else slot.kill_at
+        slot.reason = reasons.NOT_READY_YET
+    else:
+        slot.kill_at = None
+        slot.reason = ""
     watchdog = slot.registration.watchdog
     slot.stuck_at = None if watchdog is None else facts.now + watchdog * WATCHDOG_SLACK
     slot.recycle_at = None if facts.recycle_at <= 0 else facts.recycle_at
@@ -118,6 +123,17 @@ def note_wait(slot: Slot, facts: Facts) -> list[Effect]:
     slot.kill_at = None
     slot.reason = facts.reason
     return [Publish(slot.slotno), Log("LOG", f"{who(slot)} {facts.reason}")]
+
+
+def note_ready(slot: Slot, facts: Facts) -> list[Effect]:
+    """Others may count on it. What a command says can overtake the news that it was executed; it counts from then on."""
+    slot.has_said_ready = True
+    if slot.state is SlotState.LAUNCHING:
+        return []
+    slot.kill_at = None
+    # Another one says why it still runs while the host shuts down.
+    slot.reason = "" if slot.reason == reasons.NOT_READY_YET else slot.reason
+    return [Publish(slot.slotno), Log("DEBUG", f"{who(slot)} is ready")]
 
 
 def note_failure(slot: Slot, facts: Facts) -> list[Effect]:
@@ -150,6 +166,18 @@ def give_up(slot: Slot, facts: Facts) -> list[Effect]:
     dump = Signal(slot.slotno, slot.generation, slot.pid, SIGTRAP, False)
     published, ask = _begin_to_go(slot, facts, slot.registration.stop_signum, whole_session=False)
     return [published, log, dump, ask]
+
+
+def give_up_start(slot: Slot, facts: Facts) -> list[Effect]:
+    """It runs, and has not said in time that it is ready: a failed start. It goes as on a wish."""
+    slot.failure = slot.cause = facts.cause
+    log = Log(
+        "WARNING",
+        f"{who(slot)} {facts.cause}",
+        "It was told to go.",
+        "A worker says so with ready(), a program by its NOTIFY_SOCKET; raise start_timeout if it may take longer.",
+    )
+    return [*_begin_to_go(slot, facts, slot.registration.stop_signum, whole_session=False), log]
 
 
 def quit_(slot: Slot, facts: Facts) -> list[Effect]:
@@ -266,12 +294,14 @@ ACTIONS: Final[dict[Action, Callable[[Slot, Facts], list[Effect]]]] = {
     Action.BRING_FORWARD: bring_forward,
     Action.FORGET: forget,
     Action.GIVE_UP: give_up,
+    Action.GIVE_UP_START: give_up_start,
     Action.KILL: kill,
     Action.LAUNCH: launch,
     Action.LAUNCH_AGAIN: launch_again,
     Action.NOTE_FAILURE: note_failure,
     Action.NOTE_INTENT: note_intent,
     Action.NOTE_PID: note_pid,
+    Action.NOTE_READY: note_ready,
     Action.NOTE_STARTED: note_started,
     Action.NOTE_WAIT: note_wait,
     Action.QUIT: quit_,

@@ -22,6 +22,9 @@ BY_START = "start requested"
 BY_REPLACEMENT = "its registration was changed by a reload"
 
 STARTS_AT_ONCE = "starts at once"
+#: Of a worker that runs.
+NOT_READY_YET = "started, not ready yet"
+_FAILED_TO_START: Final = "failed to start: "
 
 #: How many workers one sentence names.
 MAX_NAMES: Final = 5
@@ -54,7 +57,17 @@ def phase_lost(needed: Phase) -> str:
 
 def failed_to_start(error: str) -> str:
     """Return the cause of every start that failed, however it did."""
-    return f"failed to start: {error}"
+    return f"{_FAILED_TO_START}{error}"
+
+
+def is_failed_start(failure: str) -> bool:
+    """Whether what is known of a failure is that the start failed; a worker can fail otherwise, by hanging."""
+    return failure.startswith(_FAILED_TO_START)
+
+
+def was_not_ready(timeout: float) -> str:
+    """Return why a worker that runs counts as one that did not start."""
+    return failed_to_start(f"it was not ready within {seconds(timeout)}")
 
 
 def without_process(slot: Slot, intent: Intent, cause: str) -> str:
@@ -175,7 +188,8 @@ def _then(slot: Slot) -> str:
     if slot.intent is Intent.RESTART:
         return ", then starts again"
     # Without an intent this is a start that was given up, or a worker that hung, and its restart rule decides.
-    given_up = ", then counts as a failed start" if slot.started_at is None else ", then counts as a failure"
+    is_start = slot.started_at is None or is_failed_start(slot.failure)
+    given_up = ", then counts as a failed start" if is_start else ", then counts as a failure"
     return given_up if slot.intent is None else ""
 
 

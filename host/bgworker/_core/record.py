@@ -10,7 +10,8 @@ Which fields mean something in which state::
     NOT_YET_STARTED   set     None       0        its schedule   None
     LAUNCHING         set     as born    1..      None           end of the start timeout,
                                                                  None while it waits
-    STARTED           set     set        1..      None           None
+    STARTED           set     set        1..      None           None; end of the start timeout
+                                                                 until it is ready
     WAITING_RESTART   set     None       1..      set, or None   None
     TERMINATING       set     set, or    1..      None           next step of the kill ladder,
                               not born                           None after SIGKILL
@@ -59,6 +60,8 @@ class Slot:
     #: The next time of its schedule, if it has one. In STARTED it must be done by then, and None once it was told that it is not.
     run: Run | None = None
     has_started_once: bool = False
+    #: The current process has said that others may count on it.
+    has_said_ready: bool = False
     last_exit: Exit | None = None
     #: What follows the exit that the host asked for; None = nobody asked.
     intent: Intent | None = None
@@ -100,7 +103,7 @@ class Slot:
     @property
     def is_ready(self) -> bool:
         """Whether it runs, and others may count on it."""
-        return self.state is SlotState.STARTED
+        return self.state is SlotState.STARTED and (self.has_said_ready or not self.registration.says_when_ready)
 
     @property
     def terminate_requested(self) -> bool:
@@ -123,7 +126,7 @@ class Slot:
         self.pid = self.started_at = self.kill_at = self.intent = None
         self.stuck_at = self.recycle_at = self.run = None
         self.failure = ""
-        self.has_announced_start = False
+        self.has_announced_start = self.has_said_ready = False
         self.segments = frozenset()
         if last_exit is not None:
             self.last_exit = last_exit

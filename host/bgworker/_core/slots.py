@@ -239,6 +239,13 @@ class SlotMachine:
             return []
         return self._fire(slot, Event.STARTED, self._starts(slot, now))
 
+    def ready(self, slotno: int, generation: int, attempt: int, now: float) -> list[Effect]:
+        """Note that a worker which says when it is ready, is; it says so once for each life."""
+        slot = self._find(slotno, generation, attempt)
+        if slot is None or not slot.registration.says_when_ready or slot.has_said_ready:
+            return []
+        return self._fire(slot, Event.READY, Facts(now))
+
     def moved(self, slotno: int, generation: int, attempt: int, is_idle: bool, now: float) -> list[Effect]:
         """Note that a worker with a watchdog moves, or begins to wait on its latch for as long as it takes."""
         slot = self._find(slotno, generation, attempt)
@@ -283,7 +290,8 @@ class SlotMachine:
             return []
         if slot.state not in HAS_PROCESS:
             return [_rejection(slot, Event.GONE_FOR_GOOD, Rejection.NO_PROCESS)]
-        has_started, was_requested = slot.started_at is not None, slot.intent is not None
+        has_started = slot.started_at is not None and not reasons.is_failed_start(slot.failure)
+        was_requested = slot.intent is not None
         asked = slot.cause if was_requested else ""
         end = read_exit(
             waitstatus,
@@ -493,7 +501,7 @@ class SlotMachine:
     def _deadline_of(self, slot: Slot) -> float | None:
         if slot.state is SlotState.STARTED:
             overlap_at = None if slot.run is None else slot.run.at
-            return min((at for at in (slot.stuck_at, slot.recycle_at, overlap_at) if at is not None), default=None)
+            return min((at for at in (slot.stuck_at, slot.recycle_at, overlap_at, slot.kill_at) if at is not None), default=None)
         if slot.state not in WAITS_FOR_START:
             return slot.kill_at
         if slot.restart_at is not None:
@@ -549,7 +557,12 @@ class SlotMachine:
     def _overdue(self, slot: Slot, now: float) -> list[Effect]:
         if slot.state is SlotState.TERMINATING and slot.pid is None:
             return self._never_born(slot, f"its birth was not answered within {reasons.seconds(ANSWER_TIMEOUT)}", now)
-        return self._fire(slot, Event.OVERDUE, Facts(now, cause=reasons.did_not_start(self._start_timeout_of(slot))))
+        timeout = self._start_timeout_of(slot)
+        if slot.state is SlotState.STARTED:
+            own = slot.registration.stop_timeout
+            grace = self._shutdown_timeout if own is None else own
+            return self._fire(slot, Event.OVERDUE, Facts(now, cause=reasons.was_not_ready(timeout), timeout=grace))
+        return self._fire(slot, Event.OVERDUE, Facts(now, cause=reasons.did_not_start(timeout)))
 
     def _never_born(self, slot: Slot, error: str, now: float) -> list[Effect]:
         """End a launch that no process came of."""
@@ -662,7 +675,7 @@ class SlotMachine:
         max_age = slot.registration.max_age
         # Workers that started together are not to be away together.
         recycle_at = 0.0 if max_age is None else now + max_age * (1 + RECYCLE_JITTER * self._draw())
-        return Facts(now, recycle_at=recycle_at, run=self._next_run(slot.registration, now))
+        return Facts(now, timeout=self._start_timeout_of(slot), recycle_at=recycle_at, run=self._next_run(slot.registration, now))
 
     def _next_run(self, worker: BackgroundWorker, now: float) -> Run | None:
         return None if worker.schedule is None else self._timetable.next_run(worker.schedule, now)

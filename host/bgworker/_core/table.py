@@ -19,7 +19,8 @@ Rule 3. A wish for a slot that has no process is granted on the spot: terminate 
     forgets it, start or restart brings its next launch forward. It never launches anything
     for a moment only to stop it again.
 
-Rule 4. One deadline at a time. In LAUNCHING it is the start timeout, which WAITS takes away, in
+Rule 4. One deadline at a time. In LAUNCHING it is the start timeout, which WAITS takes away; a worker
+    that says when it is ready keeps it in STARTED until READY. In
     TERMINATING the next step of the kill ladder; OVERDUE means that it passed. After SIGKILL there is no further
     step and no deadline: only the kernel can end the wait. A STARTED worker has deadlines only if it
     asked for them: its watchdog, whose end is STUCK, and its max_age, whose end is a RESTART.
@@ -61,6 +62,8 @@ class Event(Enum):
     START_FAILED = "start_failed"
     #: The worker says what outside of this host it waits for before it can start: another holder of its singleton lock.
     WAITS = "waits"
+    #: The worker says that others may count on it.
+    READY = "ready"
     #: The slot's deadline passed, or the launch turned out hopeless.
     OVERDUE = "overdue"
     #: The process is gone, or there never was one, and another life follows.
@@ -91,11 +94,13 @@ class Action(Enum):
     FORGET = "forget"
     GIVE_UP = "give_up"
     KILL = "kill"
+    GIVE_UP_START = "give_up_start"
     LAUNCH = "launch"
     LAUNCH_AGAIN = "launch_again"
     NOTE_FAILURE = "note_failure"
     NOTE_INTENT = "note_intent"
     NOTE_PID = "note_pid"
+    NOTE_READY = "note_ready"
     NOTE_STARTED = "note_started"
     NOTE_WAIT = "note_wait"
     QUIT = "quit"
@@ -155,6 +160,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.STARTED: R.NO_WORKER,
         E.START_FAILED: R.NO_WORKER,
         E.WAITS: R.NO_WORKER,
+        E.READY: R.NO_WORKER,
         E.OVERDUE: R.NO_DEADLINE,
         E.GONE_TO_RESTART: R.NO_WORKER,
         E.GONE_FOR_GOOD: R.NO_WORKER,
@@ -174,6 +180,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.STARTED: R.NO_PROCESS,
         E.START_FAILED: R.NO_PROCESS,
         E.WAITS: R.NO_PROCESS,
+        E.READY: R.NO_PROCESS,
         E.OVERDUE: R.NO_DEADLINE,
         E.GONE_TO_RESTART: R.NO_PROCESS,
         E.GONE_FOR_GOOD: R.NO_PROCESS,
@@ -194,6 +201,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.STARTED: Step(S.STARTED, A.NOTE_STARTED),
         E.START_FAILED: Step(S.LAUNCHING, A.NOTE_FAILURE),
         E.WAITS: Step(S.LAUNCHING, A.NOTE_WAIT),
+        E.READY: Step(S.LAUNCHING, A.NOTE_READY),
         E.OVERDUE: Step(S.TERMINATING, A.KILL),
         E.GONE_TO_RESTART: Step(S.WAITING_RESTART, A.WAIT),
         E.GONE_FOR_GOOD: Step(S.FREE, A.FORGET),
@@ -213,7 +221,8 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.STARTED: R.ALREADY_STARTED,
         E.START_FAILED: R.ALREADY_STARTED,
         E.WAITS: R.ALREADY_STARTED,
-        E.OVERDUE: R.NO_DEADLINE,
+        E.READY: Step(S.STARTED, A.NOTE_READY),
+        E.OVERDUE: Step(S.TERMINATING, A.GIVE_UP_START),
         E.GONE_TO_RESTART: Step(S.WAITING_RESTART, A.WAIT),
         E.GONE_FOR_GOOD: Step(S.FREE, A.FORGET),
         E.TERMINATE: Step(S.TERMINATING, A.TERMINATE),
@@ -232,6 +241,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.STARTED: R.NO_PROCESS,
         E.START_FAILED: R.NO_PROCESS,
         E.WAITS: R.NO_PROCESS,
+        E.READY: R.NO_PROCESS,
         E.OVERDUE: R.NO_DEADLINE,
         E.GONE_TO_RESTART: R.NO_PROCESS,
         E.GONE_FOR_GOOD: R.NO_PROCESS,
@@ -252,6 +262,7 @@ TABLE: Final[dict[SlotState, dict[Event, Step | Rejection]]] = {
         E.STARTED: R.ALREADY_GOING,
         E.START_FAILED: R.ALREADY_GOING,
         E.WAITS: R.ALREADY_GOING,
+        E.READY: R.ALREADY_GOING,
         E.OVERDUE: Step(S.TERMINATING, A.KILL),
         E.GONE_TO_RESTART: Step(S.WAITING_RESTART, A.WAIT),
         E.GONE_FOR_GOOD: Step(S.FREE, A.FORGET),

@@ -39,6 +39,7 @@ from bgworker._host.memory import MemoryWatch
 from bgworker._host.news import News
 from bgworker._host.notify_events import NotifyEvents
 from bgworker._host.output import Output
+from bgworker._host.program_notices import ProgramNotices
 from bgworker._host.schedules import Schedules
 from bgworker._host.segments import Segments
 from bgworker._host.service import Service
@@ -181,6 +182,9 @@ class Host:
         group = access.gid if access is not None else None
         name = SocketName(data_directory, group, lambda: make_run_directory(data_directory, group), self.log)
         self._server = ControlServer(self.loop, name, self._client_came, self._greeting, self._admits)
+        self._program_notices = ProgramNotices(
+            self.loop, data_directory, self.births.by_pid, self._activity_table, self._worker_says
+        )
 
     # -- what others ask ------------------------------------------------------------
 
@@ -506,6 +510,7 @@ class Host:
         """Give back everything of this host's own; called once, after ``run`` or instead of it."""
         self.records.flush_to_stderr()
         self._server.close()
+        self._program_notices.close()
         self._service.close()
         self._schedules.close()
         self.loop.close()
@@ -622,7 +627,8 @@ class Host:
         worker = slot.worker
         self._wake_ups.changed()
         # First what somebody waits for; until the collector is told, what the worker prints waits in its pipes.
-        process.connection.send(self._assignment(slot, worker) | {"mark": self._strays.mark_for(pid)})
+        own = {"mark": self._strays.mark_for(pid), "notify_socket": self._program_notices.begin(process)}
+        process.connection.send(self._assignment(slot, worker) | own)
         self.output.attach(process, worker, is_static=slot.origin is not Origin.DYNAMIC)
 
     def _assignment(self, slot: Slot, worker: BackgroundWorker) -> Message:
@@ -662,6 +668,8 @@ class Host:
         elif kind == "waiting":
             reason = printable(str(message.get("reason") or "waits, and does not say for what"))
             self.apply(self.machine.waits(*process.life, reason, now))
+        elif kind == "ready":
+            self.apply(self.machine.ready(*process.life, now))
         elif kind in ("moving", "idle"):
             self.apply(self.machine.moved(*process.life, kind == "idle", now))
         elif kind == "exiting":

@@ -11,7 +11,19 @@ import fcntl
 import os
 import tempfile
 
-from bgworker._shm.layout import ACTIVITY_SIZE, SEQ, Header, SlotRecord, pack_header, pack_slot, slot_offset, slot_table_size
+from bgworker._shm.layout import (
+    ACTIVITY_SIZE,
+    SEQ,
+    ActivityRecord,
+    Header,
+    SlotRecord,
+    activity_offset,
+    pack_activity,
+    pack_header,
+    pack_slot,
+    slot_offset,
+    slot_table_size,
+)
 
 
 class SlotTable:
@@ -40,11 +52,24 @@ class SlotTable:
 
 
 class ActivityTable:
-    """Where workers say what they do. The host makes it and hands it out, and never looks into it."""
+    """Where workers say what they do. The host makes it and hands it out, and never looks into it.
+
+    It writes the records of programs, which cannot.
+    """
 
     def __init__(self, max_worker_processes: int) -> None:
         # Workers of another user write here too: they get the descriptor, the mode only guards a reopen through /proc.
         self.fd, self.read_only_fd = _make_file("bgworker-activity", max_worker_processes * ACTIVITY_SIZE, mode=0o600)
+        #: Never read from the table, where anything may stand; only that it changes matters to readers.
+        self._seq = 1 << 32
+
+    def write(self, slotno: int, record: ActivityRecord) -> None:
+        """Write the record of a slot whose process does not."""
+        offset = activity_offset(slotno)
+        self._seq += 2
+        os.pwrite(self.fd, SEQ.pack(self._seq - 1), offset)
+        os.pwrite(self.fd, pack_activity(record), offset + SEQ.size)
+        os.pwrite(self.fd, SEQ.pack(self._seq), offset)
 
     def close(self) -> None:
         """Close the host's descriptors."""

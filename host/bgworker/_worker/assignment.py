@@ -33,6 +33,8 @@ class Assignment:
     python_path: tuple[str, ...] = ()
     #: What this process marks itself with, so that what it leaves behind is found.
     mark: int | None = None
+    #: Where a program says that it is ready; empty if there is no such place.
+    notify_socket: str = ""
 
 
 def read_assignment(message: Message) -> Assignment:
@@ -50,6 +52,7 @@ def read_assignment(message: Message) -> Assignment:
         _read_database(database) if database else None,
         tuple(message.get("python_path") or ()),
         message.get("mark"),
+        str(message.get("notify_socket") or ""),
     )
 
 

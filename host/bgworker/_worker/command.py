@@ -24,9 +24,17 @@ from bgworker._worker.log import write
 from bgworker.errors import HostError
 
 
-def execute(command: tuple[str, ...], channel: Channel) -> NoReturn:
-    """Become the program, or tell host and log why not, and leave with code 1 (C10)."""
+def execute(command: tuple[str, ...], channel: Channel, notify_socket: str | None = None) -> NoReturn:
+    """Become the program, or tell host and log why not, and leave with code 1 (C10).
+
+    Args:
+        command: The program and its arguments.
+        channel: To the host.
+        notify_socket: Where it is to say that it is ready; empty where it cannot, None for one that does not.
+    """
     try:
+        if notify_socket is not None:
+            _offer(notify_socket)
         file = programs.find(command[0], os.environ.get("PATH", os.defpath))
         descriptors.close_at_exec()
         # Said before it is true: afterwards there is nobody here to say it. A start that fails is told in its place.
@@ -35,6 +43,16 @@ def execute(command: tuple[str, ...], channel: Channel) -> NoReturn:
         _execute(file, command)
     except HostError as error:
         _fail(channel, error)
+
+
+def _offer(notify_socket: str) -> None:
+    if not notify_socket:
+        raise HostError(
+            'there is no NOTIFY_SOCKET for a program with ready = "notify"',
+            "The path of the data directory is too long for a socket's name, or this system does not tell who sends.",
+            "Use a data directory with a shorter path, or leave ready out.",
+        )
+    os.environ["NOTIFY_SOCKET"] = notify_socket
 
 
 def _be_an_ordinary_process() -> None:

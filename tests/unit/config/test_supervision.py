@@ -40,6 +40,7 @@ def taken(line: str) -> BackgroundWorker:
         ('max_memory = "1 GiB"', 1 << 30),
         ("max_memory = 1000000", 1_000_000),
         ("watchdog = 30", 30.0),
+        ('ready = "notify"', "notify"),
         ('after = ["a", "b:ready", "a:started"]', ("a:started", "b:ready")),
         ('after = ["with: colon:finished", "a:b"]', ("with: colon:finished", "a:b:started")),
     ],
@@ -54,7 +55,7 @@ def test_as_it_takes_effect(line: str, value: object) -> None:
 def test_defaults_are_the_chapters() -> None:
     """C29: without these keys a worker is as PostgreSQL's chapter says."""
     worker = taken("")
-    assert [getattr(worker, key) for key in KEYS] == ["crash", None, (), False, "TERM", None, None, None, None, None, ()]
+    assert [getattr(worker, key) for key in KEYS] == ["crash", None, (), False, "TERM", None, None, None, None, None, (), "started"]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,7 @@ def test_defaults_are_the_chapters() -> None:
             'after = "a"',
             'after: expected an array of "NAME", "NAME:started", "NAME:ready" or "NAME:finished", found the string "a"',
         ),
+        ('ready = "yes"', 'ready: expected "started" or "notify", found the string "yes"'),
         ("after = [1]", 'after: expected an array of "NAME", "NAME:started", "NAME:ready" or "NAME:finished", found the integer 1'),
         ('after = [":ready"]', 'after: must be a list of names of workers, each as "NAME" or "NAME:started|ready|finished"'),
         ("after = [" + ", ".join(f'"{n}"' for n in range(33)) + "]", "after: names more than 32 workers"),
@@ -120,6 +122,7 @@ def test_wrong_values(line: str, problem: str) -> None:
         ("stop_signal", "SIGSIGTERM"),
         ("start_timeout", 10**400),
         ("after", "a"),
+        ("ready", True),
         ("after", ["a", None]),
     ],
 )

@@ -1,0 +1,146 @@
+"""What programs say with sd_notify(3): that they are ready, and what they are doing.
+
+One datagram socket in the run directory for all commands with ``ready = "notify"``. The kernel says
+which process has sent a datagram, and only a process in the session of such a worker is listened to, so
+it needs no secret in its name. Never blocks, opens no file after the start, and is never waited for: who sends
+more than is read in a turn waits itself. Where the kernel tells no senders (other systems than Linux), or the
+directory's path is longer than the kernel takes, there is no such socket. Used by the host alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import stat
+import struct
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from bgworker._control.protocol import Message
+from bgworker._control.socket_name import RUN_NAME
+from bgworker._host.births import WorkerProcess
+from bgworker._loop import Loop
+from bgworker._shm.layout import ActivityRecord
+from bgworker._shm.table import ActivityTable
+from bgworker._spec import printable
+from bgworker.errors import ConfigurationError
+
+NAME: Final = "notify.sock"
+#: sun_path holds that many bytes and a zero (unix(7)); programs connect by the name as it is.
+_LONGEST_PATH: Final = 107
+#: Longer datagrams are not read; sd_notify's own users stay far below.
+_MAX_BYTES: Final = 4096
+#: Read in one turn of the loop; the rest is read in the next one.
+_MAX_PER_TURN: Final = 64
+#: Longest status that is kept, in characters.
+_MAX_STATUS: Final = 200
+_CREDENTIALS: Final = struct.Struct("iII")
+
+
+class ProgramNotices:
+    """The host's end of the socket.
+
+    Args:
+        loop: The host's loop.
+        data_directory: Absolute, ours and writable by nobody else.
+        processes: Every worker process, by its pid.
+        activities: Where STATUS goes.
+        on_message: Called with a process that is ready, and the message that a worker in Python would send.
+
+    Raises:
+        ConfigurationError: Something that is no socket of ours has the name.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        data_directory: str,
+        processes: Mapping[int, WorkerProcess],
+        activities: ActivityTable,
+        on_message: Callable[[WorkerProcess, Message], None],
+    ) -> None:
+        self._loop, self._processes, self._activities, self._on_message = loop, processes, activities, on_message
+        #: What a program finds in NOTIFY_SOCKET; empty where there is no such socket.
+        self.path = f"{data_directory}/{RUN_NAME}/{NAME}"
+        self._socket: socket.socket | None = None
+        if not hasattr(socket, "SO_PASSCRED") or len(os.fsencode(self.path)) > _LONGEST_PATH:
+            self.path = ""
+            return
+        self._socket = _bind(self.path)
+        loop.add(self._socket, selectors.EVENT_READ, self._read)
+
+    def close(self) -> None:
+        """Stop listening and remove the name."""
+        if self._socket is not None:
+            self._loop.remove(self._socket)
+            self._socket.close()
+            self._socket = None
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+
+    def _read(self, _events: int) -> None:
+        assert self._socket is not None
+        for _ in range(_MAX_PER_TURN):
+            try:
+                # Room for the sender alone: the kernel closes descriptors that do not fit.
+                data, ancillary, flags, _ = self._socket.recvmsg(_MAX_BYTES, socket.CMSG_LEN(_CREDENTIALS.size))
+            except OSError:
+                return
+            if flags & socket.MSG_TRUNC:
+                continue
+            for level, kind, payload in ancillary:
+                if (level, kind) == (socket.SOL_SOCKET, getattr(socket, "SCM_CREDENTIALS", None)):
+                    self._take(_CREDENTIALS.unpack(payload)[0], data)
+
+    def _take(self, pid: int, data: bytes) -> None:
+        process = self._processes.get(pid) or self._session_of(pid)
+        if process is None or process.worker.command is None or not process.worker.says_when_ready:
+            return
+        lines = data.decode("utf-8", "replace").split("\n")
+        for line in lines:
+            if line.startswith("STATUS="):
+                self._show(process, line.removeprefix("STATUS="))
+        if "READY=1" in lines:
+            self._on_message(process, {"type": "ready"})
+
+    def _session_of(self, pid: int) -> WorkerProcess | None:
+        try:
+            return self._processes.get(os.getsid(pid))
+        except OSError:
+            return None  # it has gone, and nobody can say whose it was
+
+    def begin(self, process: WorkerProcess) -> str:
+        """Return what a program that is about to be executed is to find in NOTIFY_SOCKET; its last life's status goes."""
+        if process.worker.command is None or not process.worker.says_when_ready:
+            return ""
+        self._show(process, "")
+        return self.path
+
+    def _show(self, process: WorkerProcess, text: str) -> None:
+        life = process.life
+        shown = printable(text.strip())[:_MAX_STATUS]
+        self._activities.write(life.slotno, ActivityRecord(life.generation, state="", wait_event="", text=shown))
+
+
+def _bind(path: str) -> socket.socket:
+    """Bind the name, in place of one that a dead host has left: the host lock is held, so it is nobody's."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    # Root's workers may have users of their own. Who else could write here is not listened to.
+    mode = 0o666 if os.geteuid() == 0 else 0o600
+    try:
+        os.fchmod(listener.fileno(), mode)
+        listener.bind(path)
+        os.chmod(path, mode)
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f'could not create socket "{path}": {error.strerror or error}',
+            "Programs say there that they are ready. What is there and is no socket of a dead host is left untouched.",
+        ) from None
+    return listener

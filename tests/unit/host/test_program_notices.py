@@ -1,0 +1,129 @@
+"""_host/program_notices.py: who is listened to, what is understood, and where there is no socket."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bgworker._host.program_notices import ProgramNotices
+from bgworker._loop import Loop
+from bgworker._shm.layout import read_activity
+from bgworker._shm.table import ActivityTable
+from bgworker.errors import ConfigurationError
+
+SEND = "import socket, sys; socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(sys.argv[2].encode(), sys.argv[1]); input()"
+
+
+class Bench:
+    """A socket, its table, and what reached the host."""
+
+    def __init__(self, directory: Path) -> None:
+        (directory / "run").mkdir()
+        self.loop, self.table = Loop(()), ActivityTable(2)
+        self.said: list[Any] = []
+        self.processes: dict[int, Any] = {}
+        self.notices = ProgramNotices(self.loop, str(directory), self.processes, self.table, lambda p, m: self.said.append((p, m)))
+
+    def process(self, pid: int, *, command: tuple[str, ...] | None = ("x",), says: bool = True) -> Any:
+        """Have a worker of this pid."""
+        worker = SimpleNamespace(command=command, says_when_ready=says)
+        self.processes[pid] = SimpleNamespace(worker=worker, life=SimpleNamespace(slotno=1, generation=3))
+        return self.processes[pid]
+
+    def send(self, data: bytes) -> None:
+        """Say something as this process."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(data, self.notices.path)
+        self.loop.turn(0.0)
+
+    def activity(self) -> tuple[int, str]:
+        """Return generation and text of the worker's record."""
+        record = read_activity(os.pread(self.table.fd, 1 << 20, 0), 1)
+        return record.generation, record.text
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.notices.close()
+    made.table.close()
+    made.loop.close()
+
+
+def test_who_is_listened_to(bench: Bench) -> None:
+    """A process of a worker with the key, by itself or through its session; neither strangers nor other workers."""
+    bench.send(b"READY=1")
+    for keys in ({"command": None}, {"says": False}):
+        bench.process(os.getpid(), **keys)  # type: ignore[arg-type]
+        bench.send(b"READY=1\nSTATUS=x")
+    assert bench.said == []
+    bench.processes.clear()
+    with subprocess.Popen(
+        [sys.executable, "-c", SEND, bench.notices.path, "READY=1"], stdin=subprocess.PIPE, start_new_session=True
+    ) as child:
+        process = bench.process(child.pid)
+        while not bench.said:
+            bench.loop.turn(None)
+        child.communicate(b"\n")
+    assert bench.said == [(process, {"type": "ready"})]
+
+
+def test_what_is_understood(bench: Bench) -> None:
+    """READY and STATUS, in any order and with others; a text that a terminal would obey is made inert, and cut."""
+    process = bench.process(os.getpid())
+    assert bench.notices.begin(process) == bench.notices.path
+    bench.send(b"STOPPING=1\nSTATUS= \x1b[31mred \xff " + b"x" * 500 + b"\nMAINPID=1")
+    assert bench.said == []
+    assert bench.activity() == (3, ("?[31mred \N{REPLACEMENT CHARACTER} " + "x" * 500)[:200])
+    bench.send(b"FDSTORE=1\nREADY=1\n")
+    assert bench.said == [(process, {"type": "ready"})]
+    bench.send(b"READY=1" + b"\n" * 5000)
+    assert len(bench.said) == 1, "what is cut is not read"
+    bench.notices.begin(process)
+    assert bench.activity() == (3, "")
+
+
+def test_flood_is_read_in_pieces(bench: Bench) -> None:
+    """A sender that never stops keeps nobody waiting: one turn reads a bounded number."""
+    bench.process(os.getpid())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
+
+        def flood() -> None:
+            while True:
+                sender.sendto(b"READY=1", bench.notices.path)
+
+        with pytest.raises(BlockingIOError):
+            flood()
+    bench.loop.turn(0.0)
+    assert 0 < len(bench.said) <= 64
+
+
+def test_place(bench: Bench, tmp_path: Path) -> None:
+    """The socket of a dead host is replaced, what is no socket is not, and a path that is too long gives none."""
+    mode = stat.S_IMODE(os.stat(bench.notices.path).st_mode)
+    assert mode == (0o666 if os.geteuid() == 0 else 0o600)
+    bench.notices.close()
+    dead = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    dead.bind(bench.notices.path)
+    dead.close()
+    again = ProgramNotices(bench.loop, str(tmp_path), {}, bench.table, lambda p, m: None)
+    again.close()
+    assert not os.path.exists(bench.notices.path)
+    Path(bench.notices.path).write_text("precious")
+    with pytest.raises(ConfigurationError, match="could not create socket"):
+        ProgramNotices(bench.loop, str(tmp_path), {}, bench.table, lambda p, m: None)
+    os.unlink(bench.notices.path)
+    long = ProgramNotices(bench.loop, f"/{'x' * 100}", {}, bench.table, lambda p, m: None)
+    assert long.path == ""
+    long.close()
