@@ -26,7 +26,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 #: Where the keys are kept.
 _ATTRIBUTE: Final = "__background_worker__"
 #: Known from elsewhere: the function itself, and whoever registers the worker.
-_REFUSED: Final = ("bgw_library_name", "bgw_function_name", "bgw_notify_pid", "command")
+_REFUSED: Final = ("bgw_library_name", "bgw_function_name", "bgw_notify_pid", "command", "instance")
 _KEYS: Final = tuple(name for name in FIELD_NAMES if name not in _REFUSED)
 
 

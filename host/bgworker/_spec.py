@@ -139,6 +139,8 @@ class BackgroundWorker:
     after: tuple[str, ...] = ()
     #: "notify": others may count on it when it says so with ``worker.ready()``, within its start_timeout; "started": at once.
     ready: str = "started"
+    #: Which of several instances it is, from 1; workers.toml makes them. 0 for a worker that is not one of several.
+    instance: int = 0
 
     @property
     def is_database_worker(self) -> bool:
@@ -168,6 +170,11 @@ class BackgroundWorker:
     def awaited(self) -> tuple[_after.Awaited, ...]:
         """What ``after`` waits for."""
         return tuple(map(_after.awaited, self.after))
+
+    @property
+    def instance_of(self) -> str:
+        """The name without the number of the instance; empty for a worker that is not one of several."""
+        return self.bgw_name.removesuffix(f"-{self.instance}") if self.instance else ""
 
     @property
     def says_when_ready(self) -> bool:
@@ -293,6 +300,8 @@ def sanity_check(worker: BackgroundWorker, *, is_dynamic: bool, has_database: bo
     def refuse(reason: str, detail: str = "", hint: str = "") -> RegistrationError:
         return RegistrationError(f'background worker "{name}" cannot be registered: {reason}', detail, hint)
 
+    if worker.instance and is_dynamic:
+        raise refuse("instance is set", "workers.toml makes the instances of a worker, and numbers them.", "Leave it out.")
     if not worker.bgw_name.strip():
         raise refuse("bgw_name is empty")
     for key in ("bgw_name", "bgw_type", "bgw_library_name", "bgw_function_name"):

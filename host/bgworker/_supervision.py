@@ -42,6 +42,10 @@ BACKOFF: Final[dict[str, tuple[float, float, float]]] = {
 READY: Final = ("started", "notify")
 
 
+#: Most instances of one worker.
+MOST_INSTANCES: Final = 1000
+
+
 class Problem(NamedTuple):
     """Why a key cannot be as it is."""
 
@@ -71,6 +75,12 @@ def _restart_on(value: Any) -> Any:
 def _ready(value: Any) -> Any:
     if value not in READY:
         raise ValueError(f"must be one of {', '.join(READY)}")
+    return value
+
+
+def _instance(value: Any) -> Any:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_INSTANCES:
+        raise ValueError(f"must be a number from 0 to {MOST_INSTANCES}")
     return value
 
 
@@ -160,6 +170,7 @@ _KEYS: Final[dict[str, Callable[[Any], Any]]] = {
     "schedule": _schedule,
     "after": _after.normalised,
     "ready": _ready,
+    "instance": _instance,
 }
 KEYS: Final = tuple(_KEYS)
 

@@ -1,4 +1,4 @@
-"""Whom the static workers come after, looked at as a whole: names that nobody bears, and circles.
+"""The static workers looked at as a whole: names that two of them bear, names in ``after`` that nobody bears, and circles.
 
 Pure. A file with such an error is refused as a whole, before anything starts or changes: nobody could
 say which worker of a circle is the wrong one. Used by the loader, when it has merged the static workers.
@@ -10,11 +10,30 @@ from collections.abc import Collection, Sequence
 
 from bgworker import _after
 from bgworker._config.findings import nearest
-from bgworker._config.merge import StaticWorkers
+from bgworker._config.merge import StaticWorker, StaticWorkers
 from bgworker._config.model import shortened
 from bgworker.errors import ConfigurationError
 
-__all__ = ["check_after", "circle_error", "unknown_name"]
+__all__ = ["check_after", "check_names", "circle_error", "unknown_name"]
+
+
+def check_names(merged: StaticWorkers) -> list[ConfigurationError]:
+    """Return an error for each worker whose name is also that of another one's instance."""
+    errors = []
+    first: dict[str, StaticWorker] = {}
+    for each in merged.workers:
+        name = each.worker.bgw_name
+        if (before := first.setdefault(name, each)) is not each:
+            of = before if before.worker.instance else each
+            errors.append(
+                ConfigurationError(
+                    f'background worker name "{shortened(name)}" is given twice',
+                    f"It is that of instance {of.worker.instance} of {shortened(of.worker.instance_of)}, and of another worker. "
+                    f"They are set in {before.origins['bgw_name']} and {each.origins['bgw_name']}.",
+                    "Give one of them another name.",
+                )
+            )
+    return errors
 
 
 def check_after(merged: StaticWorkers, broken_plugins: Collection[str]) -> list[ConfigurationError]:
@@ -25,11 +44,17 @@ def check_after(merged: StaticWorkers, broken_plugins: Collection[str]) -> list[
         broken_plugins: Plugins that could have registered more workers than are known.
     """
     graph = {each.worker.bgw_name: _after.names(each.worker.after) for each in merged.workers}
+    for each in merged.workers:
+        if each.worker.instance:
+            # All of them are meant by the name without a number.
+            graph.setdefault(each.worker.instance_of, set()).add(each.worker.bgw_name)
     origins = {each.worker.bgw_name: each.origins["after"] for each in merged.workers}
     absent = {each["bgw_name"]: "is not registered" for each in merged.rejected}
     absent |= dict.fromkeys(merged.switched_off, "is switched off")
     errors = []
     for name, before in graph.items():
+        if name not in origins:
+            continue
         for other in sorted(before - graph.keys()):
             why = absent.get(other, "" if not broken_plugins else f"is unknown while plugin {min(broken_plugins)} is broken")
             if why:
@@ -40,7 +65,7 @@ def check_after(merged: StaticWorkers, broken_plugins: Collection[str]) -> list[
                 near = nearest(other, sorted({*graph, *absent} - {name}))
                 errors.append(ConfigurationError(*unknown_name(name, other, f"It is set in {origins[name]}.", near)))
     if cycle := _after.find_cycle(graph):
-        places = ", ".join(dict.fromkeys(origins[name] for name in cycle[:12]))
+        places = ", ".join(dict.fromkeys(origins[name] for name in cycle[:12] if name in origins))
         errors.append(ConfigurationError(*circle_error(cycle, f"None of them could ever be started. It is set in {places}.")))
     return errors
 

@@ -139,7 +139,9 @@ def _check_text(table: str, path: tuple[str, str], text: str | None, findings: F
 
 def registration_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a [[worker]] as fields of a registration; only those that are set."""
-    fields = {key: value for key, value in values.items() if not isinstance(value, UnsetType) and key != "enabled"}
+    fields = {
+        key: value for key, value in values.items() if not isinstance(value, UnsetType) and key not in ("enabled", "instances")
+    }
     if "bgw_flags" in fields:
         flags = BgWorkerFlags(0)
         for name in fields["bgw_flags"]:

@@ -168,18 +168,37 @@ def _admit(
                 f'background worker "{printable(name)}" cannot be registered: bgw_notify_pid is set',
                 "Only dynamic background workers can request notification.",
             )
+        if worker.instance:
+            raise RegistrationError(
+                f'background worker "{printable(name)}" cannot be registered: instance is set',
+                "Only workers.toml makes several instances of a worker.",
+                "Leave it out, and set instances in a [[worker]] of this name.",
+            )
         sane = sanity_check(worker, is_dynamic=False, has_database=has_database)
         # The one conversion that later steps rely on; it fails for flags or start times of a wrong type.
         sane.to_dict()
+        made = _instances(sane, table, has_database=has_database)
     except RegistrationError as error:
         merged.reject(name, _one_line(error, _provenance(owner, origin)))
     except Exception as error:  # a plugin's values can be of any type, and fail in any way
         problem = f'background worker "{printable(name)}" cannot be registered: a value of it has the wrong type'
         merged.reject(name, _one_line(RegistrationError(problem, f"{printable(str(error))[:200]}."), _provenance(owner, origin)))
     else:
-        merged.workers.append(StaticWorker(sane, origins))
+        merged.workers += [StaticWorker(each, origins) for each in made]
         if sane.wake_on and not has_database:
             merged.warnings.append(f'wake_on of background worker "{printable(name)}" has no effect: there is no [database]')
+
+
+def _instances(worker: BackgroundWorker, table: WorkerTable | None, *, has_database: bool) -> list[BackgroundWorker]:
+    """Return the workers that one entry makes: one of its name, or as many as it says, numbered from 1.
+
+    Raises:
+        RegistrationError: A name with its number is too long.
+    """
+    if table is None or not isinstance(table.instances, int):
+        return [worker]
+    numbered = (replace(worker, bgw_name=name, instance=number) for number, name in enumerate(table.names, 1))
+    return [sanity_check(each, is_dynamic=False, has_database=has_database) for each in numbered]
 
 
 def _provenance(owner: str, origin: str) -> str:
@@ -194,7 +213,7 @@ def _one_line(error: RegistrationError, provenance: str) -> str:
 
 
 def _keys_set(table: WorkerTable) -> list[str]:
-    return [key for key in table.__struct_fields__ if key != "enabled" and getattr(table, key) is not UNSET]
+    return [key for key in table.__struct_fields__ if key not in ("enabled", "instances") and getattr(table, key) is not UNSET]
 
 
 def _origins(worker: BackgroundWorker, owner: str, table: WorkerTable | None = None) -> dict[str, str]:

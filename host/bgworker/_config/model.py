@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from bgworker._cron import MAX_EXPRESSION
 from bgworker._spec import BGW_EXTRALEN, BGW_MAXLEN, MAX_RESTART_TIME, printable
-from bgworker._supervision import BACKOFF, STOP_SIGNALS
+from bgworker._supervision import BACKOFF, MOST_INSTANCES, STOP_SIGNALS
 from bgworker._surroundings import LIMITS
 
 #: MAX_BACKENDS of PostgreSQL, which bounds its max_worker_processes (guc_tables.c).
@@ -433,7 +433,21 @@ class WorkerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             '"started" or "notify"',
         ),
     ] = UNSET
+    instances: Annotated[
+        Annotated[int, Meta(ge=1, le=MOST_INSTANCES)] | UnsetType,
+        _key(
+            "How many of this worker run; their names are NAME-1, NAME-2 and so on. Default: one, with the name as it is.",
+            f"an integer from 1 to {MOST_INSTANCES}",
+        ),
+    ] = UNSET
     enabled: Annotated[bool, _key("false switches the worker off.", "true or false")] = True
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the workers that it makes."""
+        if not isinstance(self.instances, int):
+            return [self.bgw_name]
+        return [f"{self.bgw_name}-{number}" for number in range(1, self.instances + 1)]
 
     def __repr__(self) -> str:
         # As of DatabaseSettings: environment may hold passwords.

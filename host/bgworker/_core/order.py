@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
 from bgworker._core import reasons
@@ -40,7 +41,8 @@ class Standing(NamedTuple):
 class _Seen(NamedTuple):
     """What matters of a slot to others, as it was when it changed last."""
 
-    name: str = ""
+    #: Its own, and for one of several instances that of all of them.
+    names: frozenset[str] = frozenset()
     after: tuple[str, ...] = ()
     met: frozenset[str] = frozenset()
 
@@ -67,28 +69,30 @@ class Order:
     def note(self, slot: Slot) -> Collection[int]:
         """Take a slot's change in; return the slots of those whose wait it concerns."""
         worker = slot.worker
-        seen = _NOTHING if worker is None or slot.state is SlotState.FREE else _Seen(slot.name, worker.after, _met(slot))
+        seen = _NOTHING if worker is None or slot.state is SlotState.FREE else _Seen(_names_of(worker), worker.after, _met(slot))
         before = self._seen.get(slot.slotno, _NOTHING)
         if seen == before:
             return ()
         self._seen[slot.slotno] = seen
-        _move(self._bearers, slot.slotno, {before.name} - {""}, {seen.name} - {""})
+        _move(self._bearers, slot.slotno, before.names, seen.names)
         if before.after != seen.after:
-            _move(self._followers, slot.slotno, _names(before), _names(seen))
+            _move(self._followers, slot.slotno, _awaited(before), _awaited(seen))
         if not self._followers:
             return ()
-        return self._followers.get(before.name, set()) | self._followers.get(seen.name, set())
+        return set().union(*(self._followers.get(name, ()) for name in before.names | seen.names))
 
-    def registered(self, name: str) -> None:
+    def registered(self, worker: BackgroundWorker) -> None:
         """Note that somebody bears the name again, however the last one ended."""
-        self._ends.pop(name, None)
+        for name in _names_of(worker):
+            self._ends.pop(name, None)
 
-    def ended(self, name: str, end: Exit | None, reason: str) -> None:
-        """Note the end of a registration, with the exit that it ended with."""
-        self._ends.pop(name, None)
+    def ended(self, worker: BackgroundWorker, end: Exit | None, reason: str) -> None:
+        """Note the end of a registration, with the exit that it ended with; several instances have succeeded if all have."""
         is_success = end is not None and end.is_success and not end.was_requested
-        self._ends[name] = (is_success, clean(reason.partition(";")[0]))
-        if len(self._ends) > MAX_ENDS + len(self._followers):
+        for name in _names_of(worker):
+            others = self._ends.pop(name, (True, "")) if name == worker.instance_of else (True, "")
+            self._ends[name] = (is_success and others[0], clean(reason.partition(";")[0]) if others[0] else others[1])
+        while len(self._ends) > MAX_ENDS + len(self._followers):
             self._ends.pop(next(each for each in self._ends if each not in self._followers))
 
     def unmet(self, worker: BackgroundWorker) -> str:
@@ -141,11 +145,15 @@ def _met(slot: Slot) -> frozenset[str]:
     return frozenset(met)
 
 
-def _names(seen: _Seen) -> set[str]:
+def _names_of(worker: BackgroundWorker) -> frozenset[str]:
+    return frozenset((worker.bgw_name, worker.instance_of) if worker.instance else (worker.bgw_name,))
+
+
+def _awaited(seen: _Seen) -> set[str]:
     return {entry.rpartition(":")[0] for entry in seen.after}
 
 
-def _move(index: dict[str, set[int]], slotno: int, old: set[str], new: set[str]) -> None:
+def _move(index: dict[str, set[int]], slotno: int, old: AbstractSet[str], new: AbstractSet[str]) -> None:
     for name in old - new:
         index[name].discard(slotno)
         if not index[name]:

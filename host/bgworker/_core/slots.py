@@ -135,7 +135,7 @@ class SlotMachine:
         slot.generation += 1
         slot.worker = worker
         slot.origin = origin
-        self._order.registered(worker.bgw_name)
+        self._order.registered(worker)
         run = self._next_run(worker, now)
         reason = self._waiting_reason(slot) if run is None else reasons.next_run("", run.text)
         return slot, self._fire(slot, Event.REGISTER, Facts(now, reason=reason, run=run))
@@ -529,7 +529,7 @@ class SlotMachine:
         worker = slot.worker
         effects = ACTIONS[found.action](slot, facts)
         if worker is not None and found.next_state is SlotState.FREE:
-            self._order.ended(worker.bgw_name, facts.last_exit, facts.reason)
+            self._order.ended(worker, facts.last_exit, facts.reason)
         slot.state = found.next_state
         if found.next_state is SlotState.FREE:
             self._first_free = min(self._first_free, slot.slotno)

@@ -28,6 +28,9 @@ def check_after(host: Host, worker: BackgroundWorker) -> None:
     for slot in host.machine.slots:
         if slot.worker is not None:
             graph.setdefault(slot.name, set()).update(_after.names(slot.worker.after))
+    for worker_ in [static.worker for static in host.static.values()]:
+        if worker_.instance:
+            graph.setdefault(worker_.instance_of, set()).add(worker_.bgw_name)
     for other in sorted(_after.names(worker.after)):
         # One that is over counts, for it may have ended with success. Nobody near is named: not everybody may know who is there.
         if other not in graph and not host.finished.has(other) and other != worker.bgw_name:

@@ -106,6 +106,7 @@ KEYS: Final[dict[str, Row]] = {
     "schedule": Row(_RESTART, Shown.VALUE),
     "after": Row(_LIVE, Shown.VALUE),
     "ready": Row(_RESTART, Shown.VALUE),
+    "instance": Row(_RESTART, Shown.VALUE),
 }
 #: A key that nobody has thought about: the worker certainly has it after a restart, and nothing of it is told.
 UNKNOWN: Final = Row(Effect.RESTART, Shown.NOTHING)

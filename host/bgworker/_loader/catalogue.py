@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from bgworker._config.after import check_after
+from bgworker._config.after import check_after, check_names
 from bgworker._config.load import ConfigurationErrors, parse_configuration, read_configuration
 from bgworker._config.merge import PluginRegistration, StaticWorkers, merge_static_workers
 from bgworker._config.model import Configuration, HostSettings
@@ -126,7 +126,7 @@ def build(
     if errors:
         raise ConfigurationErrors(config_path or "", errors)
     catalogue.static = merge_static_workers(configuration, registrations, [plugin.name for plugin in catalogue.active])
-    if errors := check_after(catalogue.static, catalogue.broken):
+    if errors := [*check_names(catalogue.static), *check_after(catalogue.static, catalogue.broken)]:
         raise ConfigurationErrors(config_path or "", errors)
     return catalogue
 

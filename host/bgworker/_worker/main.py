@@ -81,6 +81,8 @@ def _run(boot: Boot) -> NoReturn:
     if assignment.worker.command is not None:
         from bgworker._worker.command import execute
 
+        if assignment.worker.instance:
+            os.environ["BGWORKER_INSTANCE"] = str(assignment.worker.instance)
         execute(assignment.worker.command, channel, assignment.notify_socket if assignment.worker.says_when_ready else None)
     this = make_runtime(
         assignment, latch, interrupts, channel, lifeline_fd=boot.lifeline_fd, activity_fd=boot.activity_fd, plugins=boot.plugins

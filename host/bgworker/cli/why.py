@@ -131,7 +131,7 @@ def _exits(records: Sequence[Record]) -> list[Record]:
 def _tables(invocation: Invocation) -> dict[str, bool]:
     """Return the workers that stand in workers.toml, and whether they are enabled; none if it cannot be read."""
     try:
-        return {table.bgw_name: table.enabled for table in invocation.configuration().worker}
+        return {name: table.enabled for table in invocation.configuration().worker for name in table.names}
     except (ConfigurationError, OSError):
         return {}
 

@@ -55,7 +55,21 @@ def test_as_it_takes_effect(line: str, value: object) -> None:
 def test_defaults_are_the_chapters() -> None:
     """C29: without these keys a worker is as PostgreSQL's chapter says."""
     worker = taken("")
-    assert [getattr(worker, key) for key in KEYS] == ["crash", None, (), False, "TERM", None, None, None, None, None, (), "started"]
+    assert [getattr(worker, key) for key in KEYS] == [
+        "crash",
+        None,
+        (),
+        False,
+        "TERM",
+        None,
+        None,
+        None,
+        None,
+        None,
+        (),
+        "started",
+        0,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -94,6 +108,8 @@ def test_defaults_are_the_chapters() -> None:
             'after = "a"',
             'after: expected an array of "NAME", "NAME:started", "NAME:ready" or "NAME:finished", found the string "a"',
         ),
+        ("instances = 0", "instances: expected an integer from 1 to 1000, found the integer 0"),
+        ('instances = "3"', 'instances: expected an integer from 1 to 1000, found the string "3"'),
         ('ready = "yes"', 'ready: expected "started" or "notify", found the string "yes"'),
         ("after = [1]", 'after: expected an array of "NAME", "NAME:started", "NAME:ready" or "NAME:finished", found the integer 1'),
         ('after = [":ready"]', 'after: must be a list of names of workers, each as "NAME" or "NAME:started|ready|finished"'),
@@ -121,6 +137,8 @@ def test_wrong_values(line: str, problem: str) -> None:
         ("stop_signal", None),
         ("stop_signal", "SIGSIGTERM"),
         ("start_timeout", 10**400),
+        ("instance", 1),
+        ("instance", True),
         ("after", "a"),
         ("ready", True),
         ("after", ["a", None]),

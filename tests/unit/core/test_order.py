@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -195,14 +196,35 @@ def test_finished_holds_nobody_up(bench: Any) -> None:
     assert sorted(told) == sorted([(second.slotno, SIGTERM), (again.slotno, SIGTERM)])
 
 
-def test_ends_are_bounded(bench: Any) -> None:
+def test_all_instances(bench: Any) -> None:
+    """The name without the number means all instances: each has started, and none has failed when all are over."""
+    first, second = (bench.born(f"web-{n}", restart=1.0) for n in (1, 2))
+    for number, slot in enumerate((first, second), 1):
+        bench.want("amend", slot, replace(slot.worker, instance=number))
+    started = bench.register("s", after=["web"])
+    finished = bench.register("f", after=["web:finished", "web-2:ready"])
+    bench.tell("started", first)
+    bench.tick()
+    assert started.reason == "waits for web:started; starts when it is"
+    assert finished.reason == "waits for web:finished, web-2:ready; starts when they are"
+    bench.tell("started", second)
+    bench.tick()
+    assert started.state is SlotState.LAUNCHING
+    assert finished.reason == "waits for web:finished; starts when it is"
+    bench.exit(first, 0)
+    bench.exit(second, 0)
+    bench.tick()
+    assert finished.state is SlotState.LAUNCHING
+
+
+def test_ends_are_bounded(bench: Any, make_worker: Callable[..., Any]) -> None:
     """Names that were used once do not pile up; one that somebody waits for is kept."""
     slot = bench.register("w", after=["kept:finished"])
     order = Order(bench.machine.slots)
     order.note(slot)
     done = Exit(0, None, 0.0, "exit 0", False, False, is_success=True)
     for name in ("kept", *map(str, range(3 * MAX_ENDS))):
-        order.ended(name, done, "exit 0")
+        order.ended(make_worker(name), done, "exit 0")
     assert order.standing("kept").met
     assert not order.standing("0").met
     assert order.standing(str(3 * MAX_ENDS - 1)).met
