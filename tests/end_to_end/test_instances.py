@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 from bgworker.testing import RunningHost
@@ -59,3 +60,39 @@ def test_instances(make_host: MakeHost) -> None:
     assert "until it is started by name" in host.run_cli("why", "web-1").stdout
     assert host.run_cli("start", "web-1").returncode == 0
     host.wait_for_worker("web-1")
+
+
+def test_scale(make_host: MakeHost) -> None:
+    """Scale touches the difference alone; a reload keeps the number and says so, until the file has another one."""
+    host = make_host(HEAD + workers(2), tasks=TASKS)
+    host.start_and_wait()
+    first = host.wait_for_worker("web-1")["pid"]
+    scaled = host.run_cli("scale", "web", "4")
+    assert scaled.stdout.splitlines() == ["starting web-3", "starting web-4"]
+    host.wait_for_worker("web-4")
+    host.wait_until(lambda: (host.slot("web-4") or {})["activity"]["text"] == "4 of web", "it knows its number")
+    assert "it was scaled and keeps 4 instances; the file says 2" in host.run_cli("plan").stdout
+    assert host.run_cli("plan").returncode == 0
+    assert host.run_cli("reload").returncode == 0
+    assert host.slot("web-4")["state"] == "started"  # type: ignore[index]
+
+    full = host.run_cli("scale", "web", "99")
+    assert full.returncode == 5
+    assert 'could not scale "web" to 99: 95 slots are needed, and 5 are free' in full.stderr
+    assert "The slots are held by web (4, tasks), " in full.stderr
+    assert host.slot("web-5") is None
+    for wrong in ("0", "-1", "many", "1001"):
+        assert host.run_cli("scale", "web", wrong).returncode == 2
+    assert 'there are no instances of "after"' in host.run_cli("scale", "after", "2").stderr
+    assert host.run_cli("scale", "web", "4").stdout == "there are 4 already\n"
+
+    fewer = json.loads(host.run_cli("scale", "web", "1", "--json").stdout)
+    assert fewer == {"started": [], "stopped": ["web-4", "web-3", "web-2"]}
+    host.wait_until(lambda: host.slot("web-2") is None, "it is gone")
+    assert host.run_cli("reload").returncode == 0
+    assert host.slot("web-2") is None
+    host.config_path.write_text(HEAD + workers(3))
+    assert host.run_cli("reload").returncode == 0
+    host.wait_for_worker("web-3")
+    assert host.slot("web-1")["pid"] == first  # type: ignore[index]
+    assert "scaled" not in host.run_cli("plan").stdout

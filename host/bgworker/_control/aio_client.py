@@ -126,6 +126,10 @@ class AsyncClient:
         """Return what ``reload()`` would do; see ``Client.plan``."""
         return await self._do(operations.plan())
 
+    async def scale(self, name: str, count: int) -> dict[str, Any]:
+        """Have so many instances of a worker; see ``Client.scale``."""
+        return await self._do(operations.scale(name, count))
+
     async def upgrade(self) -> dict[str, Any]:
         """Have the plugins loaded anew; see ``Client.upgrade``."""
         return await self._do(operations.upgrade())

@@ -196,6 +196,22 @@ class Client:
         """
         return self._do(operations.plan())
 
+    def scale(self, name: str, count: int) -> dict[str, Any]:
+        """Start or stop instances of a worker of workers.toml until there are so many; does not wait for them.
+
+        Args:
+            name: The worker's, without the number of an instance.
+            count: From 1 to 1000. A reload keeps it, unless ``instances`` in the file changes.
+
+        Returns:
+            ``started`` and ``stopped``, names of instances.
+
+        Raises:
+            WorkerNotFound: No worker of this name has instances.
+            NoFreeSlot: There are not enough slots; nothing was done.
+        """
+        return self._do(operations.scale(name, count))
+
     def upgrade(self) -> dict[str, Any]:
         """Have the plugins loaded anew, with the configuration in force; workers have the new code when they are restarted.
 

@@ -115,6 +115,11 @@ def plan() -> Operation[Answer]:
     return Operation("plan", {}, _same, None)
 
 
+def scale(name: str, count: int) -> Operation[Answer]:
+    """Have another number of instances of a static worker."""
+    return Operation("scale", {"name": name, "count": count}, _same)
+
+
 def upgrade() -> Operation[Answer]:
     """Let the host load the plugins anew, for the workers that are started from then on."""
     return Operation("upgrade", {}, _same, None)

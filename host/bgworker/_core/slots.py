@@ -50,7 +50,7 @@ from bgworker._core.timetable import NoTimetable, Run, Timetable
 from bgworker._spec import BackgroundWorker
 from bgworker.errors import NoFreeSlot, RegistrationError, SharedMemoryError
 
-__all__ = ["MAX_LAUNCHES_PER_TICK", "Exit", "Slot", "SlotMachine"]
+__all__ = ["MAX_LAUNCHES_PER_TICK", "Exit", "Slot", "SlotMachine", "no_free_slot"]
 
 #: So that a turn of the host's loop stays short (MAX_BGWORKERS_TO_LAUNCH in postmaster.c).
 MAX_LAUNCHES_PER_TICK: Final = 100
@@ -130,7 +130,7 @@ class SlotMachine:
             )
         slot = next((slot for slot in islice(self.slots, self._first_free, None) if slot.state is SlotState.FREE), None)
         if slot is None:
-            raise _no_free_slot(self.slots)
+            raise no_free_slot(self.slots)
         self._first_free = slot.slotno + 1
         slot.generation += 1
         slot.worker = worker
@@ -753,7 +753,7 @@ def _kill_stray(slots: Sequence[Slot], signal: Signal) -> list[Effect]:
     return [Log("DEBUG", f"killing process {signal.pid}: its birth is not waited for any more"), signal]
 
 
-def _no_free_slot(slots: Sequence[Slot]) -> NoFreeSlot:
+def no_free_slot(slots: Sequence[Slot]) -> NoFreeSlot:
     """Return the refusal in PostgreSQL's words, and who holds the slots."""
     registered = [slot.registration for slot in slots if slot.worker is not None]
     holders = Counter((worker.bgw_type, worker.bgw_library_name) for worker in registered).most_common()

@@ -29,6 +29,7 @@ from bgworker._core.slots import Slot, SlotMachine
 from bgworker._core.states import Origin, Phase, ShutdownMode, SlotState
 from bgworker._host import reload as reloading
 from bgworker._host import requests, rights
+from bgworker._host import scale as scaling
 from bgworker._host.births import Births, Life, WorkerProcess
 from bgworker._host.callers import Caller, Callers, signal_worker
 from bgworker._host.data_directory import HostLocks, make_run_directory
@@ -115,6 +116,8 @@ class Host:
         self.registrars: dict[tuple[int, int], tuple[int, int]] = {}
         self.settings: dict[str, Any] = {}
         self.static: dict[str, reloading.Static] = {}
+        #: Numbers of instances that are not the file's.
+        self.scaled: dict[str, scaling.Scaled] = {}
         self.broken_plugins: list[dict[str, Any]] = []
         self.rejected: list[dict[str, Any]] = []
         self._preloaded: frozenset[str] = frozenset()

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 from bgworker._control.protocol import Message
 from bgworker._core.states import HAS_PROCESS, Origin, SlotState
 from bgworker._host import rights
+from bgworker._host import scale as scaling
 from bgworker._host.plan import Action, Change, Configured, make_plan
 from bgworker._spec import BackgroundWorker, printable, sanity_check, worker_from_dict
 from bgworker.errors import ConfigurationError, NoFreeSlot, RegistrationError
 
 if TYPE_CHECKING:
     from bgworker._host.host import Host
+    from bgworker._host.scale import Scaled
 
 
 @dataclass
@@ -41,14 +43,21 @@ class Plan:
     refused: dict[str, RegistrationError] = field(default_factory=dict)
     #: Those that the loader has refused: name and reason.
     rejected: list[tuple[str, str]] = field(default_factory=list)
+    #: Numbers of instances that an operator chose and that stay, by the name without a number.
+    scaled: dict[str, Scaled] = field(default_factory=dict)
 
     def view(self) -> dict[str, Any]:
         """Return the plan as JSON values: workers with nothing to say about them are only named."""
         said = [change for change in self.changes if change.action is not Action.NOTHING or change.reason]
         refused = [(name, error.message_primary) for name, error in self.refused.items()]
         rejected = [Change(name, Action.REJECTED, reason) for name, reason in (*self.rejected, *refused)]
+        kept = [
+            Change(name, Action.NOTHING, f"it was scaled and keeps {scaled.chosen} instances; the file says {scaled.configured}")
+            for name, scaled in self.scaled.items()
+            if scaled.chosen != scaled.configured
+        ]
         return {
-            "changes": [change.view() for change in [*said, *rejected]],
+            "changes": [change.view() for change in [*said, *rejected, *kept]],
             "unchanged": [change.bgw_name for change in self.changes if change not in said],
         }
 
@@ -65,6 +74,7 @@ def plan(host: Host, message: Message, *, is_upgrade: bool = False) -> Plan:
             wanted[name] = sanity_check(worker, is_dynamic=False, has_database=host.has_database)
         except RegistrationError as error:
             made.refused[name] = error
+    made.scaled = scaling.keep(host.scaled, wanted)
     known = {name: _configured(host, name, static) for name, static in host.static.items()}
     free = sum(slot.state is SlotState.FREE for slot in host.machine.slots)
     made.changes = make_plan(known, wanted, free, is_upgrade=is_upgrade)
@@ -89,6 +99,7 @@ def problem_of(host: Host, message: Message) -> ConfigurationError | None:
 
 def carry_out(host: Host, made: Plan) -> None:
     """Register, change and remove static workers as planned."""
+    host.scaled = made.scaled
     for name, refusal in made.refused.items():
         reject(host, name, refusal)
     for change in made.changes:

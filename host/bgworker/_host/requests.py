@@ -19,6 +19,7 @@ from bgworker._control.protocol import Message, reply
 from bgworker._core.slots import Slot
 from bgworker._core.states import Origin, ShutdownMode, SlotState
 from bgworker._host import rights, waits
+from bgworker._host import scale as scaling
 from bgworker._host.after import check_after
 from bgworker._host.callers import Caller
 from bgworker._host.status import exit_view
@@ -295,6 +296,15 @@ def plan(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
     return LATER
 
 
+def scale(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
+    """Have another number of instances of a static worker."""
+    count = params.get("count")
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise ProtocolError('parameter "count" is missing or not a whole number')
+    started, stopped = scaling.scale(host, caller, _text(params, "name"), count)
+    return {"started": started, "stopped": stopped}
+
+
 def upgrade(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
     """Load the plugins anew; answered when births have the new code. Whoever asks restarts the workers, in his own order."""
     host.upgrade(_answer(caller, request_id))
@@ -406,6 +416,7 @@ METHODS: Final[dict[str, Callable[[Any, Caller, Any, Params], Any]]] = {
     "reload": reload,
     "plan": plan,
     "upgrade": upgrade,
+    "scale": scale,
     "stop": stop,
     "events": events,
     "settings": settings,

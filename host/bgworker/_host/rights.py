@@ -59,6 +59,7 @@ NEEDS: Final[dict[str, Right]] = {
     "reload": Right.OPERATE,
     "plan": Right.OPERATE,
     "upgrade": Right.OPERATE,
+    "scale": Right.OPERATE,
     "stop": Right.OWN,
     "settings": Right.WORK,
     "ready_done": Right.WORK,

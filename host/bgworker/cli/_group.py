@@ -55,6 +55,7 @@ VERBS: Final[dict[str, Verb]] = {
     "start": Verb(_WORKERS, "act", "start", "Start a worker now that waits, or one that is over."),
     "restart": Verb(_WORKERS, "act", "restart", "Stop a worker and start it again."),
     "terminate": Verb(_WORKERS, "act", "terminate", "Stop a worker and keep it down."),
+    "scale": Verb(_WORKERS, "scale", "scale", "Have another number of instances of a worker."),
     "signal": Verb(_WORKERS, "act", "signal", "Send a signal to a worker."),
     "wait": Verb(_WORKERS, "wait", "wait", "Wait until a worker has started, or is over."),
     "psql": Verb(_DATABASE, "psql", "psql", "Open psql on the host's database."),

@@ -39,6 +39,7 @@ OPERATIONS: list[operations.Operation[Any]] = [
     operations.reload(),
     operations.plan(),
     operations.upgrade(),
+    operations.scale("x", 3),
     operations.stop("fast"),
     operations.events(),
 ]
