@@ -19,7 +19,7 @@ $(STAMP): $(PROJECTS) constraints.txt
 	  echo "HINT:  Name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	@echo "setting up $(VENV) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) -e '.[embedded,test,check]' -e plugins/worker_spi -e plugins/notify_demo
+	@$(PIP) -e '.[embedded,top,test,check]' -e plugins/worker_spi -e plugins/notify_demo
 	@touch $@
 
 setup: $(STAMP) ## make .venv with the host, both plugins and the tools

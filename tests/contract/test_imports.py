@@ -30,7 +30,9 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "_plugins": ("bgworker._host", "bgworker._core", "bgworker._control"),
     "worker.py": ("bgworker._host", "bgworker._loop", "bgworker._loader"),
     "spi.py": ("bgworker._host", "bgworker._loop", "bgworker._loader"),
-    "tui": ("bgworker._host", "bgworker._loop", "bgworker._core"),
+    "tui": ("bgworker._host", "bgworker._loop", "bgworker._core", "bgworker.top", "textual"),
+    # The full-screen view is a client; what it needs of the command line it is handed.
+    "top": ("bgworker._host", "bgworker._loop", "bgworker._core", "bgworker._worker", "bgworker._loader", "bgworker.cli"),
 }
 
 

@@ -65,28 +65,68 @@ def read_lines(
     """
     from bgworker._logs.watch import watch as begin_to_watch
 
-    wish = wish or Wish()
-    selection = Selection(data_directory, tuple(names))
     # Watched before it is read: what is written in between is then neither missed nor seen twice.
     watch = begin_to_watch(data_directory) if follow else None
-    sources: dict[str, Source] = {}
+    reading: Reading | None = None
     try:
-        _open_all(selection, wish, sources)
-        yield from map(wish.render, _merged(list(sources.values()), tail))
+        reading = Reading(data_directory, names, wish)
+        yield from reading.lines(tail)
         while watch is not None:
-            changed = watch.wait()
-            if changed is None:
-                for path, wanted in selection.sources():
-                    if path not in sources:
-                        sources[path] = Source(path, wish.narrowed(wanted), wish.since, is_new=True)
-            news = [line for path, source in sources.items() if changed is None or path in changed for line in source.news()]
-            # Lines of one moment come from several files: those that came together are sorted, nothing is held back for more.
-            yield from (wish.render(line) for _, line in sorted(news, key=_time_of))
+            yield from reading.news(watch.wait())
     finally:
-        for source in sources.values():
-            source.close()
+        if reading is not None:
+            reading.close()
         if watch is not None:
             watch.close()
+
+
+class Reading:
+    """Logs that are open: what they held at that moment, and what has been added since.
+
+    For one thread at a time; waits for nothing. Follow with a ``Watch`` that began before this.
+
+    Args:
+        data_directory: Absolute path.
+        names: As for ``read_lines``.
+        wish: Which of these lines.
+
+    Raises:
+        HostError: A file cannot be read.
+    """
+
+    def __init__(self, data_directory: str, names: Iterable[str] = (), wish: Wish | None = None) -> None:
+        self._wish = wish or Wish()
+        self._selection = Selection(data_directory, tuple(names))
+        self._sources: dict[str, Source] = {}
+        try:
+            _open_all(self._selection, self._wish, self._sources)
+        except BaseException:
+            self.close()
+            raise
+
+    def lines(self, tail: int | None) -> Iterator[str]:
+        """Yield what was there, at most so many lines, the latest; None for all."""
+        yield from map(self._wish.render, _merged(list(self._sources.values()), tail))
+
+    def news(self, changed: set[str] | None) -> Iterator[str]:
+        """Yield what has been added.
+
+        Args:
+            changed: Paths that were written to; None if files have come or gone, too.
+        """
+        if changed is None:
+            for path, wanted in self._selection.sources():
+                if path not in self._sources:
+                    self._sources[path] = Source(path, self._wish.narrowed(wanted), self._wish.since, is_new=True)
+        news = [line for path, source in self._sources.items() if changed is None or path in changed for line in source.news()]
+        # Lines of one moment come from several files: those that came together are sorted, nothing is held back for more.
+        yield from (self._wish.render(line) for _, line in sorted(news, key=_time_of))
+
+    def close(self) -> None:
+        """Close the files."""
+        for source in self._sources.values():
+            source.close()
+        self._sources.clear()
 
 
 def last_host_log(data_directory: str) -> tuple[datetime.datetime, str] | None:

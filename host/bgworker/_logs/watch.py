@@ -23,6 +23,9 @@ class Watch(Protocol):
     def wait(self) -> set[str] | None:
         """Wait for a change; return the paths that were written to, or None when files have come or gone."""
 
+    def fileno(self) -> int | None:
+        """Return the descriptor that is readable once ``wait`` has something to say; None where there is none."""
+
     def close(self) -> None:
         """Stop watching."""
 
@@ -42,6 +45,10 @@ class _Interval:
     def wait(self) -> set[str] | None:
         """Sleep, then say that anything may have changed."""
         time.sleep(0.5)
+        return None
+
+    def fileno(self) -> int | None:
+        """There is nothing to wait for but the time."""
         return None
 
     def close(self) -> None:
@@ -102,6 +109,10 @@ class _Inotify:
         # Something came, went or was too much for the queue: watch what there is now, and let all be read.
         self._add_watches()
         return None
+
+    def fileno(self) -> int | None:
+        """Return the descriptor of inotify."""
+        return self._fd
 
     def close(self) -> None:
         """Stop watching."""

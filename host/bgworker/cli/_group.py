@@ -47,6 +47,7 @@ VERBS: Final[dict[str, Verb]] = {
     "stop": Verb(_HOST, "host", "stop", "Stop the host and all its workers."),
     "systemd-unit": Verb(_HOST, "systemd_unit", "systemd_unit", "Print a unit file that runs this host."),
     "status": Verb(_LOOK, "status", "status", "Show the workers and how they are."),
+    "top": Verb(_LOOK, "top", "top", "Look at them full-screen, and act on them."),
     "why": Verb(_LOOK, "why", "why", "Say why a worker does not run, or how it ended."),
     "logs": Verb(_LOOK, "logs", "logs", "Print what the host and the workers wrote."),
     "plugins": Verb(_LOOK, "plugins", "plugins", "List the installed plugins and which of them are activated."),

@@ -120,8 +120,9 @@ def run_with_view(invocation: Invocation, log_to: str | None, notes: Sequence[st
         log_to: ``--log`` of the child.
         notes: Lines to stand below the table.
     """
+    from bgworker.tui.feed import Inbox, Message
     from bgworker.tui.keyboard import quiet_keyboard
-    from bgworker.tui.live import Inbox, LiveView, Message, full_screen
+    from bgworker.tui.live import LiveView, full_screen
 
     console = make_console()
     inbox: Inbox = queue.SimpleQueue()

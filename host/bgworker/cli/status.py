@@ -130,8 +130,9 @@ def _print_offline(facts: dict[str, Any], now: float) -> None:
 
 
 def _watch(invocation: Invocation, names: tuple[str, ...], only_trouble: bool, show_all: bool) -> int:
+    from bgworker.tui.feed import Inbox, Message
     from bgworker.tui.keyboard import quiet_keyboard
-    from bgworker.tui.live import Inbox, LiveView, Message, full_screen
+    from bgworker.tui.live import LiveView, full_screen
 
     console = make_console()
     inbox: Inbox = queue.SimpleQueue()

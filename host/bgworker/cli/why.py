@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import click
@@ -42,7 +42,7 @@ def why(invocation: Invocation, name: str, as_json: bool) -> int:
     history. With the host down the files are asked, and the exit code is 3.
     """
     status, error = fetch(invocation)
-    found = _explain_name(invocation, name, status, time.time())
+    found = explain_name(invocation, name, status, time.time())
     if as_json:
         _console.say_json(found.to_dict())
     else:
@@ -53,7 +53,7 @@ def why(invocation: Invocation, name: str, as_json: bool) -> int:
     return 0
 
 
-def _explain_name(invocation: Invocation, name: str, status: Record, now: float) -> Explanation:
+def explain_name(invocation: Invocation, name: str, status: Record, now: float) -> Explanation:
     """Find whom the name means, where the most is known of it.
 
     Raises:
@@ -155,22 +155,27 @@ def _nobody(name: str, status: Record, tables: dict[str, bool], directory: str) 
 
 
 def _print(found: Explanation, now: float) -> None:
-    for sentence in found.chain:
-        _console.say(sentence)
-    if found.exits:
-        latest = found.exits[0]
-        if facts := _explain.used(latest):
-            _console.say(f"In that life: {facts}.")
-        _print_last_lines(latest)
-        _print_earlier(found.exits[1 : 1 + _EARLIER], now)
+    for line in story(found, now):
+        _console.say(line)
     if found.advice:
         _console.say("\nWhat to do:")
         for advice in dict.fromkeys(found.advice):
             _console.say(f"  {advice}")
 
 
-def _print_last_lines(record: Record) -> None:
-    """Print what it wrote last, from the beginning of the traceback if there is one."""
+def story(found: Explanation, now: float) -> Iterator[str]:
+    """Yield what is known, as lines; the advice is left to who prints it."""
+    yield from found.chain
+    if found.exits:
+        latest = found.exits[0]
+        if facts := _explain.used(latest):
+            yield f"In that life: {facts}."
+        yield from _last_lines(latest)
+        yield from _earlier(found.exits[1 : 1 + _EARLIER], now)
+
+
+def _last_lines(record: Record) -> Iterator[str]:
+    """Yield what it wrote last, from the beginning of the traceback if there is one."""
     stderr = record.get("stderr")
     lines = [str(line) for line in stderr] if isinstance(stderr, list) else []
     traceback = str(record.get("traceback") or "").split("\n") if record.get("traceback") else []
@@ -181,19 +186,19 @@ def _print_last_lines(record: Record) -> None:
             start = min(start, begins[-1])
         else:
             # Longer than the lines that are kept: it stands for them.
-            _console.say("\nIts last traceback:")
+            yield from ("", "Its last traceback:")
             lines, start = traceback, 0
     if lines and not (traceback and lines is traceback):
-        _console.say("\nIts last lines on standard error:")
+        yield from ("", "Its last lines on standard error:")
     for line in lines[start:]:
-        _console.say(f"  {line}")
+        yield f"  {line}"
 
 
-def _print_earlier(exits: Sequence[Record], now: float) -> None:
+def _earlier(exits: Sequence[Record], now: float) -> Iterator[str]:
     if not exits:
         return
-    _console.say("\nBefore that:")
+    yield from ("", "Before that:")
     for record in exits:
         at = instant(record.get("at"))
         ago = "-" if at is None else f"{duration(now - at)} ago"
-        _console.say(f"  {ago:>10}  {_explain.told(record)}")
+        yield f"  {ago:>10}  {_explain.told(record)}"

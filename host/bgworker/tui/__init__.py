@@ -3,5 +3,5 @@
 A client like any other: it talks to the host through the control socket only, and never
 runs in the host's process. ``health``, ``model``, ``text`` and ``plain`` are pure and need no
 rich; ``render`` is the only file that draws, ``figures`` the only one that asks the machine,
-``live`` the only one that waits. ``cli`` imports this room, nothing else does.
+``feed`` the only one that asks the host and waits. ``cli`` and ``top`` import this room, nothing else does.
 """

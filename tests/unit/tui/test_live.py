@@ -12,7 +12,8 @@ from rich.console import Console
 
 from bgworker.errors import HostNotRunning
 from bgworker.tui import model
-from bgworker.tui.live import Inbox, LiveView, Message, full_screen
+from bgworker.tui.feed import Inbox, Message
+from bgworker.tui.live import LiveView, full_screen
 
 
 class FakeStream:
@@ -151,10 +152,10 @@ def test_a_host_that_comes_back_is_shown_again(fake: FakeHost, view_of: Any) -> 
     view, _inbox, _output = view_of(fake)
     view.open()
     fake.is_up = False
-    view._refresh()
+    view._feed.refresh()
     assert not view.is_connected
     fake.is_up = True
-    view._refresh()
+    view._feed.refresh()
     assert view.is_connected
     view.close()
 
@@ -202,7 +203,7 @@ def test_a_host_that_starts_late_is_waited_for(fake: FakeHost, view_of: Any) -> 
         fake.is_up = tries > 2
         return FakeHost.connect(fake)
 
-    view._connect = connect
+    view._feed._connect = connect
     fake.on_status = lambda count: inbox.put(Message("leave", 0)) if count == 2 else inbox.put(Message("draw"))
     assert run(view) == 0
     assert "starting ..." in output.getvalue()

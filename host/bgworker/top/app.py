@@ -1,0 +1,612 @@
+"""The application: puts table and panes together, knows the keys, and asks the host for what they mean.
+
+Draws when there is a new picture and at no other time; what can take long (the host, files, a
+pager) happens in threads or with the screen given back.
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, ClassVar, Final, NamedTuple, Protocol
+
+from rich.cells import cell_len
+from rich.text import Text
+from textual.app import App, ComposeResult, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import Screen
+from textual.widgets import ContentSwitcher, Footer, Input, Static
+
+from bgworker._text import printable
+from bgworker.errors import HostError
+from bgworker.top import dialogs
+from bgworker.top.actions import Act, act_on
+from bgworker.top.feed import Picture, Pictures
+from bgworker.top.logs import Lines, LogReader
+from bgworker.top.order import TROUBLE_FIRST, Entry, arrange, columns_for
+from bgworker.top.pager import show_in_pager
+from bgworker.top.panes import Pane
+from bgworker.top.table import Workers
+from bgworker.tui.health import Status, slots_of
+from bgworker.tui.plain import head_lines, holders_line, use_words
+from bgworker.tui.render import GONE_STYLE, TROUBLE_STYLE, cut_middle
+from bgworker.tui.words import clean
+
+#: The panes, by the key that opens them.
+PANES: Final = {"l": "log", "h": "history", "e": "events"}
+
+KEYS: Final = (
+    (
+        "Table",
+        (
+            ("up, down", "choose a worker (k and j; page up, page down; g, G)"),
+            ("/", "filter by words in name, state, pid or reason"),
+            ("escape", "take the filter away"),
+            ("o, O", "sort by the next column; turn the order round"),
+            ("a", "hide workers that ended well, or show them"),
+        ),
+    ),
+    (
+        "The chosen worker",
+        (
+            ("s, r", "start it now; restart it"),
+            ("t", "terminate it: it stays down until it is started"),
+            ("x", "send it a signal"),
+            ("c, C", "copy its name; copy its row"),
+            ("v", "open its whole log in a pager"),
+        ),
+    ),
+    (
+        "Panes",
+        (
+            ("l, h, e", "its log (UTC); why it is so; what happened"),
+            ("tab", "go to the pane, and back"),
+            ("/, n, N", "in a pane: search; next place; the one before"),
+            ("f, z", "follow the end, or stay; whole screen, or half"),
+        ),
+    ),
+    ("", (("ctrl+p", "all commands"), ("q", "leave; the host goes on"))),
+)
+
+
+class Host(Protocol):
+    """What the view needs of a client."""
+
+    def start(self, name: object) -> Any:
+        """Start a worker."""
+
+    def restart(self, name: object) -> Any:
+        """Restart a worker."""
+
+    def terminate(self, name: object, *, by_operator: bool = False) -> Any:
+        """Stop a worker for good."""
+
+    def signal(self, name: object, signal: str | int) -> Any:
+        """Send a signal."""
+
+    def close(self) -> None:
+        """End the connection."""
+
+
+class Doors(NamedTuple):
+    """What the application needs from outside."""
+
+    pictures: Pictures
+    #: Opens a connection to act through; raises HostError.
+    connect: Callable[[], Host]
+    #: Absolute path, where the logs are.
+    data_directory: str
+    #: Lines that say why a worker (``slot.generation``) is as it is, of a status; raises HostError.
+    explain: Callable[[str, Status], Sequence[str]]
+
+
+class Top(App[int]):
+    """The full-screen view of one host.
+
+    Args:
+        doors: What it needs from outside.
+    """
+
+    TITLE = "bgworker top"
+    CSS_PATH = "top.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("question_mark", "help", "help", key_display="?"),
+        # What changes the focus has priority: it is done before the next key is handed on. Else keys that arrive together, as they
+        # do over a slow link, would be commands where words were meant.
+        Binding("slash", "find", "find", key_display="/", priority=True),
+        Binding("tab,shift+tab", "switch", show=False, priority=True),
+        Binding("s", "start", "start"),
+        Binding("r", "restart", "restart"),
+        Binding("t", "terminate", "terminate"),
+        Binding("x", "signal", "signal"),
+        Binding("l", "pane('log')", show=False),
+        Binding("h", "pane('history')", show=False),
+        Binding("e", "pane('events')", show=False),
+        Binding("o", "sort(1)", "sort"),
+        Binding("v", "pager", "view"),
+        Binding("q", "leave", "quit"),
+        Binding("O", "reverse", show=False),
+        Binding("a", "finished", show=False),
+        Binding("c", "copy(False)", show=False),
+        Binding("C", "copy(True)", show=False),
+        Binding("f", "follow", show=False),
+        Binding("z", "zoom", show=False),
+        Binding("escape", "escape", show=False),
+        Binding("ctrl+c", "leave", show=False, priority=True),
+    ]
+
+    def __init__(self, doors: Doors) -> None:
+        # NO_COLOR that is set to nothing is not set (no-color.org); textual takes any.
+        if os.environ.get("NO_COLOR") == "":
+            del os.environ["NO_COLOR"]
+        self.environment = dict(os.environ)  # textual takes NO_COLOR out of it; a pager wants it
+        # The terminal's own colours: they are what its user can read, and NO_COLOR leaves them out altogether.
+        super().__init__(ansi_color=True)
+        self._doors = doors
+        self._picture: Picture | None = None
+        self._log_reader: LogReader | None = None
+        self._log_number = 0
+        self._sort_by = TROUBLE_FIRST
+        self._is_reversed = False
+        self._hides_finished = False
+        self._filter = ""
+        #: Whose exits the history pane shows, with what says that there are new ones.
+        self._explained: tuple[object, ...] | None = None
+        self._events_shown: Sequence[str] = ()
+        #: How often the table was shown anew.
+        self.pictures_shown = 0
+
+    # -- the screen --------------------------------------------------------------------------------------------------------
+
+    def compose(self) -> ComposeResult:
+        """Return the widgets."""
+        yield Static(id="head", markup=False)
+        yield Static(id="gone", markup=False)
+        yield Input(id="find", compact=True, select_on_focus=False)
+        yield Workers(id="workers")
+        with Vertical(id="below"):
+            yield Static(id="chosen", markup=False)
+            yield Static(id="title", markup=False)
+            with ContentSwitcher(initial="log", id="panes"):
+                yield Pane(id="log", is_following=True)
+                yield Pane(id="history", is_following=False)
+                yield Pane(id="events", is_following=True)
+        yield Footer(show_command_palette=False, compact=True)
+
+    def on_mount(self) -> None:
+        """Show the first picture and follow what comes."""
+        self.theme = "ansi-dark"
+        self.animation_level = "none"  # each frame would go over the link
+        self._log_reader = LogReader(self._doors.data_directory, self._deliver)
+        self.query_one(Workers).focus()
+        self._draw_picture()
+        self._doors.pictures.follow(lambda: self._from_thread(self._draw_picture))
+
+    def on_unmount(self) -> None:
+        """End the threads."""
+        self._doors.pictures.close()
+        if self._log_reader is not None:
+            self._log_reader.close()
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """Offer what the keys do in the command palette, too."""
+        yield SystemCommand("Start worker", "s: start the chosen worker now", self.action_start)
+        yield SystemCommand("Restart worker", "r: restart the chosen worker", self.action_restart)
+        yield SystemCommand("Terminate worker", "t: stop the chosen worker and keep it down", self.action_terminate)
+        yield SystemCommand("Send signal", "x: send a signal to the chosen worker", self.action_signal)
+        yield SystemCommand("Copy name", "c: copy the chosen worker's name", partial(self.action_copy, False))
+        yield SystemCommand("Copy row", "C: copy the chosen worker's row", partial(self.action_copy, True))
+        yield SystemCommand("Open log in pager", "v: all of the chosen worker's log", self.action_pager)
+        for key, pane in PANES.items():
+            yield SystemCommand(f"Show {pane}", f"{key}: the {pane} pane", partial(self.action_pane, pane))
+        for column in columns_for(1000):
+            yield SystemCommand(f"Sort by {column.heading}", "o: the next column", partial(self._sort_by_heading, column.heading))
+        yield SystemCommand("Sort by trouble", "Trouble first, then by slot", partial(self._sort_by_heading, TROUBLE_FIRST))
+        yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
+        yield SystemCommand("Keys", "?: what the keys do", self.action_help)
+        yield SystemCommand("Quit", "q: leave; the host goes on", self.action_leave)
+
+    # -- pictures ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def gone(self) -> str:
+        """How the host died; empty while it runs."""
+        return self._picture.gone if self._picture is not None else ""
+
+    def _from_thread(self, act: Callable[[], object]) -> None:
+        """Do it in the application's own thread, soon; safe in any thread, also while the application ends."""
+        if self._loop is not None and self.is_running:
+            try:
+                self._loop.call_soon_threadsafe(self.call_later, act)
+            except RuntimeError:  # the loop was closed in between
+                pass
+
+    def _draw_picture(self) -> None:
+        picture = self._doors.pictures.take()
+        if picture is None:
+            return
+        self._picture = picture
+        self.pictures_shown += 1
+        self._draw()
+        if picture.events != self._events_shown:
+            self._events_shown = picture.events
+            self.query_one("#events", Pane).put(picture.events)
+
+    def _draw(self) -> None:
+        if self._picture is None:
+            return
+        picture = self._picture
+        _update(self.query_one("#head", Static), _head(picture, self.size.width))
+        gone = self.query_one("#gone", Static)
+        gone.display = bool(picture.gone)
+        _update(gone, Text(picture.gone, style=TROUBLE_STYLE))
+        workers = self.query_one(Workers)
+        workers.set_class(bool(picture.gone), "gone")
+        workers.show(
+            arrange(
+                picture.entries,
+                sort_by=self._sort_by,
+                is_reversed=self._is_reversed,
+                pattern=self._filter,
+                hides_finished=self._hides_finished,
+            ),
+            self._sort_by,
+        )
+        self._draw_chosen()
+        self._draw_title()
+
+    def _draw_chosen(self) -> None:
+        entry = self.query_one(Workers).chosen
+        words = Text("no worker is shown" if entry is None else _told(entry), no_wrap=True, overflow="ellipsis")
+        _update(self.query_one("#chosen", Static), words)
+        if self._switcher().current == "history":
+            self._explain()
+
+    def _draw_title(self) -> None:
+        current = self._switcher().current
+        words = Text(no_wrap=True, overflow="ellipsis")
+        for key, name in PANES.items():
+            words.append(f" {key} {name} ", style="bold reverse" if name == current else "")
+        state = self.query_one(f"#{current}", Pane).state_words
+        words.append(f"  {state}" if state else "")
+        if self._filter:
+            words.append(f"  filter: {self._filter}")
+        _update(self.query_one("#title", Static), words)
+
+    def on_resize(self) -> None:
+        """Write the head and the history for the new width."""
+        self._explained = None
+        self._draw()
+
+    # -- who is chosen -----------------------------------------------------------------------------------------------------
+
+    def on_workers_chosen(self, event: Workers.Chosen) -> None:
+        """Show another worker's log."""
+        event.stop()
+        self._draw_chosen()
+        self._read_log()
+
+    def on_workers_sort_asked(self, event: Workers.SortAsked) -> None:
+        """Sort by a column; a second time the other way round."""
+        event.stop()
+        if event.heading == self._sort_by:
+            self.action_reverse()
+        else:
+            self._sort_by_heading(event.heading)
+
+    def on_pane_changed(self, event: Pane.Changed) -> None:
+        """Keep the title true."""
+        event.stop()
+        self._draw_title()
+
+    def _chosen(self) -> Entry | None:
+        return self.query_one(Workers).chosen
+
+    def _raw_name(self, entry: Entry) -> str:
+        """Return the name as it was registered: the view's has its spaces collapsed."""
+        status = self._picture.status if self._picture is not None else {}
+        for other in [*slots_of(status), *(status.get("finished") or ())]:
+            if f"{other.get('slot')}.{other.get('generation')}" == entry.row.slot:
+                return str(other.get("bgw_name"))
+        return entry.row.name
+
+    def _switcher(self) -> ContentSwitcher:
+        return self.query_one("#panes", ContentSwitcher)
+
+    # -- log and history ---------------------------------------------------------------------------------------------------
+
+    def _read_log(self) -> None:
+        entry = self._chosen()
+        if self._log_reader is not None:
+            self._log_number = self._log_reader.read((self._raw_name(entry),) if entry is not None else ("host",))
+
+    def _deliver(self, lines: Lines) -> None:
+        """Take lines from the thread that reads them."""
+        self._from_thread(partial(self._show_lines, lines))
+
+    def _show_lines(self, lines: Lines) -> None:
+        if lines.number != self._log_number:
+            return
+        pane = self.query_one("#log", Pane)
+        if lines.is_begin:
+            pane.put([lines.error] if lines.error else lines.lines or ["nothing was written yet"])
+            pane.follow(True)
+        else:
+            pane.add(lines.lines)
+
+    def _explain(self) -> None:
+        """Say why the chosen worker is as it is, again when that has changed."""
+        entry, picture = self._chosen(), self._picture
+        if entry is None or picture is None:
+            return
+        wanted = (entry.key, entry.row.state, entry.row.restarts, entry.row.pids, picture.gone)
+        if wanted == self._explained:
+            return
+        if self._explained is None or self._explained[0] != wanted[0]:
+            self.query_one("#history", Pane).put(())  # from the top: it is somebody else's
+        self._explained = wanted
+        name = entry.row.slot if entry.row.slot != "-" else entry.row.name
+
+        def work() -> None:
+            try:
+                lines = list(self._doors.explain(name, picture.status))
+            except (HostError, OSError) as error:
+                lines = error.lines() if isinstance(error, HostError) else [f"could not be read: {error}"]
+            self._from_thread(partial(self._show_explanation, wanted, lines))
+
+        self.run_worker(work, thread=True, group="explain", exclusive=True)
+
+    def _show_explanation(self, wanted: object, lines: Sequence[str]) -> None:
+        if wanted == self._explained:
+            parts = [printable(part) for line in lines for part in line.split("\n")]
+            pane = self.query_one("#history", Pane)
+            pane.put([piece for part in parts for piece in _wrapped(part, self.size.width - 1)])
+
+    # -- keys: looking -----------------------------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leave the keys with priority to dialogs and to the field where words are typed."""
+        if action == "find":
+            return len(self.screen_stack) == 1 and not isinstance(self.focused, Input)
+        return len(self.screen_stack) == 1 if action == "switch" else True
+
+    def action_switch(self) -> None:
+        """Go from the table to the pane, or back."""
+        is_pane = isinstance(self.focused, Pane)
+        self.screen.set_focus(self.query_one(Workers) if is_pane else self.query_one(f"#{self._switcher().current}"))
+
+    def action_help(self) -> None:
+        """Show the keys."""
+        self.push_screen(dialogs.keys(KEYS))
+
+    def action_leave(self) -> None:
+        """End the view."""
+        self.exit(3 if self.gone else 0)
+
+    def action_pane(self, name: str) -> None:
+        """Show a pane."""
+        self._switcher().current = name
+        if self.focused is not None and isinstance(self.focused, Pane):
+            self.query_one(f"#{name}").focus()
+        self._draw_chosen()
+        self._draw_title()
+
+    def action_zoom(self) -> None:
+        """Give the pane more room, or less."""
+        self.screen.toggle_class("zoomed")
+        if self.screen.has_class("zoomed"):
+            self.query_one(f"#{self._switcher().current}").focus()
+        else:
+            self.query_one(Workers).focus()
+
+    def action_follow(self) -> None:
+        """Follow the end of the pane, or stay."""
+        pane = self.query_one(f"#{self._switcher().current}", Pane)
+        pane.follow(not pane.is_following)
+
+    def action_sort(self, step: int) -> None:
+        """Sort by the next column that is on the screen."""
+        headings = [TROUBLE_FIRST, *(column.heading for column in columns_for(self.size.width - 1))]
+        at = headings.index(self._sort_by) if self._sort_by in headings else 0
+        self._sort_by_heading(headings[(at + step) % len(headings)])
+
+    def action_reverse(self) -> None:
+        """Turn the order round."""
+        self._is_reversed = not self._is_reversed
+        self._draw()
+
+    def action_finished(self) -> None:
+        """Hide those that ended well, or show them."""
+        self._hides_finished = not self._hides_finished
+        self._draw()
+
+    def _sort_by_heading(self, heading: str) -> None:
+        self._sort_by, self._is_reversed = heading, False
+        self._draw()
+
+    # -- keys: finding -----------------------------------------------------------------------------------------------------
+
+    def action_find(self) -> None:
+        """Ask for words: a filter of the table, or what to search for in the pane that has the focus."""
+        field = self.query_one("#find", Input)
+        is_search = isinstance(self.focused, Pane)
+        field.set_class(is_search, "search")
+        field.placeholder = "search" if is_search else "filter"
+        field.value = "" if is_search else self._filter
+        field.display = True
+        # At once, and not after what is in the queue: keys that were typed ahead are words, not commands.
+        self.screen.set_focus(field)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Filter while it is typed."""
+        event.stop()
+        if not event.input.has_class("search") and event.input.display:
+            self._filter = clean(event.value)
+            self._draw()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Search, or leave the filter as it is."""
+        event.stop()
+        is_search = event.input.has_class("search")
+        self._close_field()
+        if is_search:
+            pane = self.query_one(f"#{self._switcher().current}", Pane)
+            self.screen.set_focus(pane)
+            pane.search(event.value)
+
+    def action_escape(self) -> None:
+        """Take away what was typed last: a field, a search, the filter."""
+        pane = self.query_one(f"#{self._switcher().current}", Pane)
+        if self.query_one("#find").display:
+            if not self.query_one("#find").has_class("search"):
+                self._filter = ""
+            self._close_field()
+        elif isinstance(self.focused, Pane):
+            pane.search("")
+            self.screen.remove_class("zoomed")
+            self.query_one(Workers).focus()
+        else:
+            self._filter = ""
+        self._draw()
+
+    def _close_field(self) -> None:
+        self.query_one("#find", Input).display = False
+        self.screen.set_focus(self.query_one(Workers))
+
+    # -- keys: acting ------------------------------------------------------------------------------------------------------
+
+    def action_start(self) -> None:
+        """Start the chosen worker."""
+        if (entry := self._chosen()) is not None:
+            # One that is over is known by its name alone.
+            is_over = entry.row.state in ("finished", "failed")
+            name = self._raw_name(entry) if is_over else entry.row.slot
+            self._act(lambda host: host.start(name), f"starting {entry.row.name}")
+
+    def action_restart(self) -> None:
+        """Restart the chosen worker."""
+        if (entry := self._chosen()) is not None:
+            self._ask(
+                entry,
+                "Restart",
+                "It is stopped, and started again at once.",
+                lambda host: host.restart(entry.row.slot),
+                "restarting",
+            )
+
+    def action_terminate(self) -> None:
+        """Terminate the chosen worker."""
+        if (entry := self._chosen()) is not None:
+            self._ask(
+                entry,
+                "Terminate",
+                "It gets SIGTERM, and SIGKILL after its stop_timeout; then it stays down until it is started.",
+                lambda host: host.terminate(entry.row.slot, by_operator=True),
+                "terminating",
+            )
+
+    def action_signal(self) -> None:
+        """Send a signal to the chosen worker."""
+        entry = self._chosen()
+        if entry is None:
+            return
+
+        def send(name: str | None) -> None:
+            if name is None:
+                return
+            act: Act = lambda host: host.signal(entry.row.slot, name)  # noqa: E731 - an annotated function would be no shorter
+            if name in dialogs.STOPPING:
+                self._ask(
+                    entry, f"Send {name} to", "It ends or halts, and its restart time decides what then.", act, f"sent {name} to"
+                )
+            else:
+                self._act(act, f"sent {name} to {entry.row.name}")
+
+        self.push_screen(dialogs.SignalChoice(entry.row.name), send)
+
+    def action_copy(self, is_row: bool) -> None:
+        """Copy the name or the row."""
+        entry = self._chosen()
+        if entry is None:
+            return
+        row = entry.row
+        cells = (row.slot, row.name, row.state_words, row.pid_words, row.age_words, row.restarts_words, row.why)
+        self.copy_to_clipboard("\t".join(cells) if is_row else self._raw_name(entry))
+        self._say(f"copied {'the row' if is_row else 'the name'} of {row.name}")
+
+    def action_pager(self) -> None:
+        """Open the chosen worker's log in a pager."""
+        entry = self._chosen()
+        names = (self._raw_name(entry),) if entry is not None else ("host",)
+        try:
+            with self.suspend():
+                show_in_pager(self._doors.data_directory, names, self.environment)
+        except HostError as error:
+            self.push_screen(dialogs.complaint(error))
+
+    def _ask(self, entry: Entry, verb: str, consequence: str, act: Act, doing: str) -> None:
+        def answered(is_yes: bool | None) -> None:
+            if is_yes:
+                self._act(act, f"{doing} {entry.row.name}")
+
+        self.push_screen(dialogs.Question(f"{verb} {entry.row.name} ({entry.row.slot})?", consequence), answered)
+
+    def _act(self, act: Act, doing: str) -> None:
+        """Ask the host for something, in a thread; say what came of it."""
+
+        def work() -> None:
+            error = act_on(self._doors.connect, act)
+            self._doors.pictures.look()
+            self._from_thread(partial(self._say, doing) if error is None else partial(self.push_screen, dialogs.complaint(error)))
+
+        self.run_worker(work, thread=True, group="act")
+
+    def _say(self, words: str) -> None:
+        self.notify(clean(words), timeout=3, markup=False)
+
+
+def _update(widget: Static, words: Text) -> None:
+    """Show another text; the same one is not drawn again."""
+    if getattr(widget, "shown_words", None) != (words.plain, str(words.spans)):
+        widget.shown_words = (words.plain, str(words.spans))  # type: ignore[attr-defined]
+        widget.update(words)
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """Return a sentence as lines; what is indented was written by a worker, and stays as it is."""
+    return [line] if line.startswith(" ") or not line else textwrap.wrap(line, max(20, width), subsequent_indent="  ")
+
+
+def _head(picture: Picture, width: int) -> Text:
+    """Return the lines above the table: those of the live view, one below the other."""
+    view = picture.view
+    first, second = head_lines(view)
+    used = use_words(view)
+    room = width - cell_len(used) - 2
+    if cell_len(first) > room:
+        first = cut_middle(first, max(8, room))
+    lines = [Text(f"{first}{' ' * max(2, width - cell_len(first) - cell_len(used))}{used}")]
+    line = Text(second, style=TROUBLE_STYLE if view.is_database_lost else "")
+    for words, needs_human in view.counts:
+        line.append("  ")
+        line.append(words, style=TROUBLE_STYLE if needs_human else "")
+    lines.append(line)
+    if view.holders:
+        lines.append(Text(holders_line(view)))
+    if picture.gone:
+        for dimmed in lines:
+            dimmed.stylize(GONE_STYLE)
+    for each in lines:
+        each.truncate(max(1, width), overflow="ellipsis")
+    return Text("\n", no_wrap=True).join(lines)
+
+
+def _told(entry: Entry) -> str:
+    """Return the chosen worker in one line, uncut."""
+    row = entry.row
+    pid = f" pid {row.pid_words}" if row.pids else ""
+    return f"{row.name} ({row.slot}){pid} {row.state_words}{f': {row.why}' if row.why else ''}"
