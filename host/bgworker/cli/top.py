@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import verb
 from bgworker.errors import ConfigurationError, HostError
@@ -29,19 +29,23 @@ def top(invocation: Invocation) -> int:
         import textual  # noqa: F401
     except ImportError:
         raise HostError("bgworker top needs textual", message_hint='Install it with: pip install "bgworker[top]"') from None
-    from bgworker.cli.status import last_words
+    from bgworker.cli.status import last_words, make_console
     from bgworker.top.app import Doors, Top
     from bgworker.top.feed import Pictures
+    from bgworker.tui.render import render
 
     pictures = Pictures(invocation.connect, partial(last_words, invocation))
     # A host that does not run is an error at once; one that dies later is waited for.
     pictures.open()
     doors = Doors(pictures, invocation.connect, invocation.location().data_directory, partial(explain, invocation))
     application = Top(doors)
+    # The terminal is given back as after q.
+    signal.signal(signal.SIGTERM, lambda *_: application.leave_soon())
     code = application.run()
-    if application.gone:
-        # The screen is given back; what it said of a dead host is still wanted.
-        _console.note("LOG", application.gone)
+    if code == 3 and application.picture is not None:
+        # The screen is given back; what it showed of a dead host is still wanted.
+        console = make_console()
+        console.print(render(application.picture.view, console.width, gone=application.gone))
     # None: textual ended it, after a bug of ours that it has printed.
     return 1 if code is None else code
 

@@ -147,7 +147,8 @@ class Top(App[int]):
         # The terminal's own colours: they are what its user can read, and NO_COLOR leaves them out altogether.
         super().__init__(ansi_color=True)
         self._doors = doors
-        self._picture: Picture | None = None
+        #: What is shown.
+        self.picture: Picture | None = None
         self._log_reader: LogReader | None = None
         self._log_number = 0
         self._sort_by = TROUBLE_FIRST
@@ -215,7 +216,11 @@ class Top(App[int]):
     @property
     def gone(self) -> str:
         """How the host died; empty while it runs."""
-        return self._picture.gone if self._picture is not None else ""
+        return self.picture.gone if self.picture is not None else ""
+
+    def leave_soon(self) -> None:
+        """Leave; safe in a signal handler."""
+        self._from_thread(self.action_leave)
 
     def _from_thread(self, act: Callable[[], object]) -> None:
         """Do it in the application's own thread, soon; safe in any thread, also while the application ends."""
@@ -229,7 +234,7 @@ class Top(App[int]):
         picture = self._doors.pictures.take()
         if picture is None:
             return
-        self._picture = picture
+        self.picture = picture
         self.pictures_shown += 1
         self._draw()
         if picture.events != self._events_shown:
@@ -237,9 +242,9 @@ class Top(App[int]):
             self.query_one("#events", Pane).put(picture.events)
 
     def _draw(self) -> None:
-        if self._picture is None:
+        if self.picture is None:
             return
-        picture = self._picture
+        picture = self.picture
         _update(self.query_one("#head", Static), _head(picture, self.size.width))
         gone = self.query_one("#gone", Static)
         gone.display = bool(picture.gone)
@@ -308,7 +313,7 @@ class Top(App[int]):
 
     def _raw_name(self, entry: Entry) -> str:
         """Return the name as it was registered: the view's has its spaces collapsed."""
-        status = self._picture.status if self._picture is not None else {}
+        status = self.picture.status if self.picture is not None else {}
         for other in [*slots_of(status), *(status.get("finished") or ())]:
             if f"{other.get('slot')}.{other.get('generation')}" == entry.row.slot:
                 return str(other.get("bgw_name"))
@@ -340,7 +345,7 @@ class Top(App[int]):
 
     def _explain(self) -> None:
         """Say why the chosen worker is as it is, again when that has changed."""
-        entry, picture = self._chosen(), self._picture
+        entry, picture = self._chosen(), self.picture
         if entry is None or picture is None:
             return
         wanted = (entry.key, entry.row.state, entry.row.restarts, entry.row.pids, picture.gone)
@@ -456,7 +461,7 @@ class Top(App[int]):
         if is_search:
             pane = self.query_one(f"#{self._switcher().current}", Pane)
             self.screen.set_focus(pane)
-            pane.search(event.value)
+            pane.search(printable(event.value))
 
     def action_escape(self) -> None:
         """Take away what was typed last: a field, a search, the filter."""
