@@ -123,6 +123,20 @@ def terminal() -> Iterator[Callable[..., Terminal]]:
         each.close()
 
 
+@pytest.fixture(params=["top", "rich"])
+def surroundings(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """The environment of `run --tui` with textual, and without it."""
+    if request.param == "top":
+        return {}
+    # Found before the installed one, and not importable.
+    (tmp_path / "textual.py").write_text("raise ImportError('no')\n")
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+#: The row of the one worker, with what textual writes between two cells.
+KEEPER_RUNS = r"keeper +(\x1b\[[\d;]*m)*started"
+
+
 @pytest.fixture
 def shop(make_host: MakeHost) -> RunningHost:
     """A host with one worker."""
@@ -214,11 +228,11 @@ def test_no_color(shop: RunningHost, terminal: Callable[..., Terminal]) -> None:
     assert "restart in" in plain.text
 
 
-def test_run_with_the_view(make_host: MakeHost, terminal: Callable[..., Terminal]) -> None:
+def test_run_with_the_view(make_host: MakeHost, terminal: Callable[..., Terminal], surroundings: dict[str, str]) -> None:
     """`run --tui`: a host of its own beside the view; Ctrl-C stops both, exit code 0, and nothing is left."""
     host = make_host(CONFIG, tasks=TASKS)
-    view = terminal(host, "run", "--tui")
-    view.wait_for("keeper +started")
+    view = terminal(host, "run", "--tui", **surroundings)
+    view.wait_for(KEEPER_RUNS)
     assert host.status()["host"]["pid"] != view.process.pid
     view.type("\x03")
     assert view.wait() == 0
@@ -226,22 +240,24 @@ def test_run_with_the_view(make_host: MakeHost, terminal: Callable[..., Terminal
     assert host.status()["slots"] == []
 
 
-def test_the_host_ends_with_its_view(make_host: MakeHost, terminal: Callable[..., Terminal]) -> None:
+def test_the_host_ends_with_its_view(make_host: MakeHost, terminal: Callable[..., Terminal], surroundings: dict[str, str]) -> None:
     """A view that is killed takes its host along: the host gets SIGTERM and stops as fast as it stops."""
     host = make_host(CONFIG, tasks=TASKS)
-    view = terminal(host, "run", "--tui")
-    view.wait_for("keeper +started")
+    view = terminal(host, "run", "--tui", **surroundings)
+    view.wait_for(KEEPER_RUNS)
     pid = host.status()["host"]["pid"]
     view.process.kill()
     host.wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the host has ended")
     assert "received fast shutdown request" in host.log()
 
 
-def test_a_host_that_dies_under_its_view(make_host: MakeHost, terminal: Callable[..., Terminal]) -> None:
+def test_a_host_that_dies_under_its_view(
+    make_host: MakeHost, terminal: Callable[..., Terminal], surroundings: dict[str, str]
+) -> None:
     """The view ends with its host: the last table on the normal screen, how the host died, 128 + signal."""
     host = make_host(CONFIG, tasks=TASKS)
-    view = terminal(host, "run", "--tui")
-    view.wait_for("keeper +started")
+    view = terminal(host, "run", "--tui", **surroundings)
+    view.wait_for(KEEPER_RUNS)
     os.kill(host.status()["host"]["pid"], signal.SIGKILL)
     assert view.wait() == 128 + signal.SIGKILL
     after = view.text.rpartition("\x1b[?1049l")[2]
@@ -249,9 +265,11 @@ def test_a_host_that_dies_under_its_view(make_host: MakeHost, terminal: Callable
     assert "was terminated by signal 9: Killed" in after
 
 
-def test_errors_of_the_start_reach_the_terminal(shop: RunningHost, terminal: Callable[..., Terminal]) -> None:
+def test_errors_of_the_start_reach_the_terminal(
+    shop: RunningHost, terminal: Callable[..., Terminal], surroundings: dict[str, str]
+) -> None:
     """A host that cannot start says why on the normal screen, and nothing of another host is shown."""
-    view = terminal(shop, "run", "--tui")
+    view = terminal(shop, "run", "--tui", **surroundings)
     assert view.wait() == 2
     after = view.text.rpartition("\x1b[?1049l")[2]
     assert "another host is running" in after

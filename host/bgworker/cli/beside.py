@@ -146,6 +146,33 @@ def run_with_view(invocation: Invocation, log_to: str | None, notes: Sequence[st
     return code
 
 
+def run_with_top(invocation: Invocation, log_to: str | None) -> int:
+    """Run a host as our child with the full-screen view of ``top``, until it ends; return its exit code."""
+    from bgworker.cli.top import explain
+    from bgworker.top.app import Doors, Top
+    from bgworker.top.feed import Pictures
+    from bgworker.tui.render import render
+
+    host = HostProcess(invocation, log_to, is_shown=False)
+    connect = partial(connect_to, host, invocation)
+    pictures = Pictures(connect, host.how_it_ended)
+    application = Top(Doors(pictures, connect, invocation.location().data_directory, partial(explain, invocation), host))
+    with passing_on(host.stop, (signal.SIGINT, signal.SIGTERM)):
+        try:
+            code = application.run()
+        finally:
+            if host.how_it_ended() == "":
+                # Either it has ended well, or the view has failed: nobody would see the host any more, so it does not go on alone.
+                host.stop()
+            ended = host.wait()
+    if code is None or ended != 0:
+        view = None if application.picture is None else application.picture.view
+        console = make_console()
+        gone = f"host (PID {host.pid}) is gone: {host.how_it_ended()}"
+        _explain(host, None if view is None else render(view, console.width, gone=gone), console)
+    return ended
+
+
 def connect_to(host: HostProcess, invocation: Invocation) -> Client:
     """Connect to our own child, and never to another host that holds the directory."""
     client = invocation.connect()

@@ -17,13 +17,15 @@ from bgworker.errors import ConfigurationError
     "run",
     """
 bgworker run                     the workers of ./workers.toml, until Ctrl-C
-bgworker run --tui               the same, with the live view
+bgworker run --tui               the same, with the view of top, or of status --watch without textual
 bgworker run --dev               the same, for developing: workers whose files change are restarted
 bgworker run --log both          log lines on standard error, too
 bgworker run -c /etc/shop/workers.toml -D /var/lib/shop
 """,
 )
-@click.option("--tui", is_flag=True, help="Show the live view while the host runs; q or Ctrl-C stops both.")
+@click.option(
+    "--tui", is_flag=True, help="Show a view while the host runs: that of top if textual is installed; q or Ctrl-C stops both."
+)
 @click.option("--dev", is_flag=True, help="Watch the workers' files and workers.toml; restart workers whose code has changed.")
 @click.option("--log", "log_to", type=click.Choice(LOG_TARGETS), help="Where log lines go, before [host] log; see logs.")
 @click.option("--tied", "tied_to", type=int, hidden=True, help="Stop when the process with this pid dies.")
@@ -49,9 +51,10 @@ def run(invocation: Invocation, tui: bool, dev: bool, log_to: str | None, tied_t
         return run_foreground(invocation, log_to or "both", tied_to)
     # All errors of workers.toml are better read before the screen is taken.
     invocation.configuration_and_text()
-    from bgworker.cli.beside import run_with_view
+    from bgworker.cli.beside import run_with_top, run_with_view
+    from bgworker.cli.top import is_installed
 
-    code = run_with_view(invocation, log_to)
+    code = run_with_top(invocation, log_to) if is_installed() else run_with_view(invocation, log_to)
     if code == 0:
         # The other screen is gone with everything on it; an empty one would look like a crash.
         _console.note("LOG", "the host is shut down; read what it wrote with: bgworker logs")

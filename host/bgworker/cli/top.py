@@ -25,10 +25,8 @@ def top(invocation: Invocation) -> int:
         raise ConfigurationError(
             "bgworker top needs a terminal", message_hint="For a pipe there is: bgworker status --watch, or bgworker status --json"
         )
-    try:
-        import textual  # noqa: F401
-    except ImportError:
-        raise HostError("bgworker top needs textual", message_hint='Install it with: pip install "bgworker[top]"') from None
+    if not is_installed():
+        raise HostError("bgworker top needs textual", message_hint='Install it with: pip install "bgworker[top]"')
     from bgworker.cli.status import last_words, make_console
     from bgworker.top.app import Doors, Top
     from bgworker.top.feed import Pictures
@@ -37,8 +35,7 @@ def top(invocation: Invocation) -> int:
     pictures = Pictures(invocation.connect, partial(last_words, invocation))
     # A host that does not run is an error at once; one that dies later is waited for.
     pictures.open()
-    doors = Doors(pictures, invocation.connect, invocation.location().data_directory, partial(explain, invocation))
-    application = Top(doors)
+    application = Top(Doors(pictures, invocation.connect, invocation.location().data_directory, partial(explain, invocation)))
     # The terminal is given back as after q.
     signal.signal(signal.SIGTERM, lambda *_: application.leave_soon())
     code = application.run()
@@ -48,6 +45,15 @@ def top(invocation: Invocation) -> int:
         console.print(render(application.picture.view, console.width, gone=application.gone))
     # None: textual ended it, after a bug of ours that it has printed.
     return 1 if code is None else code
+
+
+def is_installed() -> bool:
+    """Whether there is a textual to draw with."""
+    try:
+        import textual  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def explain(invocation: Invocation, name: str, status: dict[str, Any]) -> Sequence[str]:

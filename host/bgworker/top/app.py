@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import textwrap
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
@@ -68,7 +69,6 @@ KEYS: Final = (
             ("f, z", "follow the end, or stay; whole screen, or half"),
         ),
     ),
-    ("", (("ctrl+p", "all commands"), ("q", "leave; the host goes on"))),
 )
 
 
@@ -91,6 +91,16 @@ class Host(Protocol):
         """End the connection."""
 
 
+class Child(Protocol):
+    """A host that is the child of the view's own process: one does not go on without the other."""
+
+    def stop(self) -> None:
+        """Ask for a fast stop; a second time for an immediate one."""
+
+    def wait(self) -> int:
+        """Wait for the end and return the exit code."""
+
+
 class Doors(NamedTuple):
     """What the application needs from outside."""
 
@@ -101,6 +111,8 @@ class Doors(NamedTuple):
     data_directory: str
     #: Lines that say why a worker (``slot.generation``) is as it is, of a status; raises HostError.
     explain: Callable[[str, Status], Sequence[str]]
+    #: The host, if leaving the view is to stop it.
+    child: Child | None = None
 
 
 class Top(App[int]):
@@ -184,7 +196,10 @@ class Top(App[int]):
         self.animation_level = "none"  # each frame would go over the link
         self._log_reader = LogReader(self._doors.data_directory, self._deliver)
         self.query_one(Workers).focus()
+        self.query_one("#head", Static).update(Text("bgworker  starting ..."))
         self._draw_picture()
+        if (child := self._doors.child) is not None:
+            threading.Thread(target=self._wait_for, args=(child,), name="end of the host", daemon=True).start()
         self._doors.pictures.follow(lambda: self._from_thread(self._draw_picture))
 
     def on_unmount(self) -> None:
@@ -209,7 +224,7 @@ class Top(App[int]):
         yield SystemCommand("Sort by trouble", "Trouble first, then by slot", partial(self._sort_by_heading, TROUBLE_FIRST))
         yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
         yield SystemCommand("Keys", "?: what the keys do", self.action_help)
-        yield SystemCommand("Quit", "q: leave; the host goes on", self.action_leave)
+        yield SystemCommand("Quit", "q: leave", self.action_leave)
 
     # -- pictures ----------------------------------------------------------------------------------------------------------
 
@@ -218,8 +233,13 @@ class Top(App[int]):
         """How the host died; empty while it runs."""
         return self.picture.gone if self.picture is not None else ""
 
+    def _wait_for(self, child: Child) -> None:
+        """End with the host, and its exit code; runs in a thread of its own."""
+        code = child.wait()
+        self._from_thread(partial(self.exit, code))
+
     def leave_soon(self) -> None:
-        """Leave; safe in a signal handler."""
+        """Leave, as q does; safe in a signal handler."""
         self._from_thread(self.action_leave)
 
     def _from_thread(self, act: Callable[[], object]) -> None:
@@ -386,10 +406,15 @@ class Top(App[int]):
 
     def action_help(self) -> None:
         """Show the keys."""
-        self.push_screen(dialogs.keys(KEYS))
+        end = "leave; the host goes on" if self._doors.child is None else "stop the host, and leave; twice: at once"
+        self.push_screen(dialogs.keys([*KEYS, ("", (("ctrl+p", "all commands"), ("q", end)))]))
 
     def action_leave(self) -> None:
-        """End the view."""
+        """End the view; with a host of its own, when that has ended."""
+        if self._doors.child is not None:
+            self._say("stopping the host")
+            self._doors.child.stop()
+            return
         self.exit(3 if self.gone else 0)
 
     def action_pane(self, name: str) -> None:

@@ -23,6 +23,8 @@ from bgworker.tui.model import View
 
 #: Ages, activity, CPU and memory are looked at this often.
 TICK_SECONDS: Final = 1.0
+#: A host that has not answered yet is tried this often.
+_START_SECONDS: Final = 0.1
 
 
 class Picture(NamedTuple):
@@ -92,7 +94,8 @@ class Pictures:
 
     def _run(self, tell: Callable[[], None]) -> None:
         try:
-            while self._feed.wait(TICK_SECONDS) is None:
+            # A host that is being started beside us says nothing until its socket is there: looked for more often.
+            while self._feed.wait(TICK_SECONDS if self._feed.status is not None else _START_SECONDS) is None:
                 self._feed.refresh()
                 if self._make():
                     tell()
