@@ -354,6 +354,8 @@ class Top(App[int]):
         self._from_thread(partial(self._show_lines, lines))
 
     def _show_lines(self, lines: Lines) -> None:
+        if self._log_reader is not None:
+            self._log_reader.taken()
         if lines.number != self._log_number:
             return
         pane = self.query_one("#log", Pane)

@@ -46,7 +46,8 @@ class LogReader:
 
     Args:
         data_directory: Absolute path.
-        deliver: Gets the lines, in the reader's thread; must not raise.
+        deliver: Gets the lines, in the reader's thread; must not raise. Gets no more until ``taken`` is called: while the
+            screen belongs to a pager, or the link is slow, the lines stay in the files.
     """
 
     def __init__(self, data_directory: str, deliver: Callable[[Lines], None]) -> None:
@@ -56,6 +57,7 @@ class LogReader:
         self._number = 0
         self._wake_reader, self._wake_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._leaving = threading.Event()
+        self._taken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
         self._thread.start()
 
@@ -63,12 +65,18 @@ class LogReader:
         """Begin with the lines of somebody else; names are those of ``bgworker logs``."""
         self._number += 1
         self._requests.put((self._number, tuple(names)))
+        self._taken.set()
         os.write(self._wake_writer, b".")
         return self._number
+
+    def taken(self) -> None:
+        """Say that there is room for more lines. Safe in any thread."""
+        self._taken.set()
 
     def close(self) -> None:
         """End the thread."""
         self._leaving.set()
+        self._taken.set()
         self._requests.put(None)
         os.write(self._wake_writer, b".")
         self._thread.join(timeout=5.0)
@@ -84,8 +92,15 @@ class LogReader:
                 request = self._follow(number, names)
             except (HostError, OSError) as error:
                 words = error.message_primary if isinstance(error, HostError) else f"could not read logs: {error.strerror}"
-                self._deliver(Lines(number, (), True, printable(words)))
+                self._hand_on(Lines(number, (), True, printable(words)))
                 request = self._next()
+
+    def _hand_on(self, lines: Lines) -> None:
+        self._taken.clear()
+        # Looked at after the line above: a close() in between would else be missed.
+        if not self._leaving.is_set():
+            self._deliver(lines)
+            self._taken.wait()
 
     def _next(self) -> tuple[int, tuple[str, ...]] | None:
         """Wait for a request and return the latest one; None at the end."""
@@ -101,10 +116,10 @@ class LogReader:
         reading: Reading | None = None
         try:
             reading = Reading(self._data_directory, names)
-            self._deliver(Lines(number, _inert(reading.lines(TAIL), names), is_begin=True))
+            self._hand_on(Lines(number, _inert(reading.lines(TAIL), names), is_begin=True))
             while self._wait(files):
                 if lines := _inert(reading.news(files.wait()), names):
-                    self._deliver(Lines(number, lines))
+                    self._hand_on(Lines(number, lines))
                 # A worker that writes without end makes ten pictures a second, not a thousand.
                 self._leaving.wait(_SETTLE_SECONDS)
             return self._next()

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.events import Key
+from textual.keys import _character_to_key
 from textual.pilot import Pilot
 
 from bgworker.errors import HostError, HostNotRunning
@@ -141,6 +143,12 @@ class View:
             if time.monotonic() > deadline:
                 pytest.fail(f"waited in vain for {what or condition}; the screen is\n{self.screen()}")
             await asyncio.sleep(0.01)
+
+    async def type_ahead(self, text: str) -> None:
+        """Type characters that all arrive at once."""
+        for character in text:
+            self.app.post_message(Key(_character_to_key(character), character))
+        await self.pilot.pause()
 
     async def leave(self) -> None:
         """Type q and wait for the end; the pilot's own press would wait for a screen that there is no more."""
