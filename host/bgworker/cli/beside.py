@@ -149,7 +149,8 @@ def run_with_view(invocation: Invocation, log_to: str | None, notes: Sequence[st
 def run_with_top(invocation: Invocation, log_to: str | None) -> int:
     """Run a host as our child with the full-screen view of ``top``, until it ends; return its exit code."""
     from bgworker.cli.top import explain
-    from bgworker.top.app import Doors, Top
+    from bgworker.top.app import Top
+    from bgworker.top.doors import Doors
     from bgworker.top.feed import Pictures
     from bgworker.tui.render import render
 

@@ -28,7 +28,8 @@ def top(invocation: Invocation) -> int:
     if not is_installed():
         raise HostError("bgworker top needs textual", message_hint='Install it with: pip install "bgworker[top]"')
     from bgworker.cli.status import last_words, make_console
-    from bgworker.top.app import Doors, Top
+    from bgworker.top.app import Top
+    from bgworker.top.doors import Doors
     from bgworker.top.feed import Pictures
     from bgworker.tui.render import render
 

@@ -7,13 +7,11 @@ pager) happens in threads or with the screen given back.
 from __future__ import annotations
 
 import os
-import textwrap
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, ClassVar, Final, NamedTuple, Protocol
+from typing import Any, ClassVar
 
-from rich.cells import cell_len
 from rich.text import Text
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
@@ -25,94 +23,17 @@ from bgworker._text import printable
 from bgworker.errors import HostError
 from bgworker.top import dialogs
 from bgworker.top.actions import Act, act_on
-from bgworker.top.feed import Picture, Pictures
+from bgworker.top.doors import Child, Doors
+from bgworker.top.feed import Picture
 from bgworker.top.logs import Lines, LogReader
 from bgworker.top.order import TROUBLE_FIRST, Entry, arrange, columns_for
 from bgworker.top.pager import show_in_pager
 from bgworker.top.panes import Pane
 from bgworker.top.table import Workers
-from bgworker.tui.health import Status, slots_of
-from bgworker.tui.plain import head_lines, holders_line, use_words
-from bgworker.tui.render import GONE_STYLE, TROUBLE_STYLE, cut_middle
+from bgworker.top.text import KEYS, PANES, head, told, wrapped
+from bgworker.tui.health import slots_of
+from bgworker.tui.render import TROUBLE_STYLE
 from bgworker.tui.words import clean
-
-#: The panes, by the key that opens them.
-PANES: Final = {"l": "log", "h": "history", "e": "events"}
-
-KEYS: Final = (
-    (
-        "Table",
-        (
-            ("up, down", "choose a worker (k and j; page up, page down; g, G)"),
-            ("/", "filter by words in name, state, pid or reason"),
-            ("escape", "take the filter away"),
-            ("o, O", "sort by the next column; turn the order round"),
-            ("a", "hide workers that ended well, or show them"),
-        ),
-    ),
-    (
-        "The chosen worker",
-        (
-            ("s, r", "start it now; restart it"),
-            ("t", "terminate it: it stays down until it is started"),
-            ("x", "send it a signal"),
-            ("c, C", "copy its name; copy its row"),
-            ("v", "open its whole log in a pager"),
-        ),
-    ),
-    (
-        "Panes",
-        (
-            ("l, h, e", "its log (UTC); why it is so; what happened"),
-            ("tab", "go to the pane, and back"),
-            ("/, n, N", "in a pane: search; next place; the one before"),
-            ("f, z", "follow the end, or stay; whole screen, or half"),
-        ),
-    ),
-)
-
-
-class Host(Protocol):
-    """What the view needs of a client."""
-
-    def start(self, name: object) -> Any:
-        """Start a worker."""
-
-    def restart(self, name: object) -> Any:
-        """Restart a worker."""
-
-    def terminate(self, name: object, *, by_operator: bool = False) -> Any:
-        """Stop a worker for good."""
-
-    def signal(self, name: object, signal: str | int) -> Any:
-        """Send a signal."""
-
-    def close(self) -> None:
-        """End the connection."""
-
-
-class Child(Protocol):
-    """A host that is the child of the view's own process: one does not go on without the other."""
-
-    def stop(self) -> None:
-        """Ask for a fast stop; a second time for an immediate one."""
-
-    def wait(self) -> int:
-        """Wait for the end and return the exit code."""
-
-
-class Doors(NamedTuple):
-    """What the application needs from outside."""
-
-    pictures: Pictures
-    #: Opens a connection to act through; raises HostError.
-    connect: Callable[[], Host]
-    #: Absolute path, where the logs are.
-    data_directory: str
-    #: Lines that say why a worker (``slot.generation``) is as it is, of a status; raises HostError.
-    explain: Callable[[str, Status], Sequence[str]]
-    #: The host, if leaving the view is to stop it.
-    child: Child | None = None
 
 
 class Top(App[int]):
@@ -265,7 +186,7 @@ class Top(App[int]):
         if self.picture is None:
             return
         picture = self.picture
-        _update(self.query_one("#head", Static), _head(picture, self.size.width))
+        _update(self.query_one("#head", Static), head(picture, self.size.width))
         gone = self.query_one("#gone", Static)
         gone.display = bool(picture.gone)
         _update(gone, Text(picture.gone, style=TROUBLE_STYLE))
@@ -286,7 +207,7 @@ class Top(App[int]):
 
     def _draw_chosen(self) -> None:
         entry = self.query_one(Workers).chosen
-        words = Text("no worker is shown" if entry is None else _told(entry), no_wrap=True, overflow="ellipsis")
+        words = Text("no worker is shown" if entry is None else told(entry), no_wrap=True, overflow="ellipsis")
         _update(self.query_one("#chosen", Static), words)
         if self._switcher().current == "history":
             self._explain()
@@ -391,7 +312,7 @@ class Top(App[int]):
         if wanted == self._explained:
             parts = [printable(part) for line in lines for part in line.split("\n")]
             pane = self.query_one("#history", Pane)
-            pane.put([piece for part in parts for piece in _wrapped(part, self.size.width - 1)])
+            pane.put([piece for part in parts for piece in wrapped(part, self.size.width - 1)])
 
     # -- keys: looking -----------------------------------------------------------------------------------------------------
 
@@ -606,39 +527,3 @@ def _update(widget: Static, words: Text) -> None:
     if getattr(widget, "shown_words", None) != (words.plain, str(words.spans)):
         widget.shown_words = (words.plain, str(words.spans))  # type: ignore[attr-defined]
         widget.update(words)
-
-
-def _wrapped(line: str, width: int) -> list[str]:
-    """Return a sentence as lines; what is indented was written by a worker, and stays as it is."""
-    return [line] if line.startswith(" ") or not line else textwrap.wrap(line, max(20, width), subsequent_indent="  ")
-
-
-def _head(picture: Picture, width: int) -> Text:
-    """Return the lines above the table: those of the live view, one below the other."""
-    view = picture.view
-    first, second = head_lines(view)
-    used = use_words(view)
-    room = width - cell_len(used) - 2
-    if cell_len(first) > room:
-        first = cut_middle(first, max(8, room))
-    lines = [Text(f"{first}{' ' * max(2, width - cell_len(first) - cell_len(used))}{used}")]
-    line = Text(second, style=TROUBLE_STYLE if view.is_database_lost else "")
-    for words, needs_human in view.counts:
-        line.append("  ")
-        line.append(words, style=TROUBLE_STYLE if needs_human else "")
-    lines.append(line)
-    if view.holders:
-        lines.append(Text(holders_line(view)))
-    if picture.gone:
-        for dimmed in lines:
-            dimmed.stylize(GONE_STYLE)
-    for each in lines:
-        each.truncate(max(1, width), overflow="ellipsis")
-    return Text("\n", no_wrap=True).join(lines)
-
-
-def _told(entry: Entry) -> str:
-    """Return the chosen worker in one line, uncut."""
-    row = entry.row
-    pid = f" pid {row.pid_words}" if row.pids else ""
-    return f"{row.name} ({row.slot}){pid} {row.state_words}{f': {row.why}' if row.why else ''}"

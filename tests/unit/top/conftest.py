@@ -17,7 +17,8 @@ from textual.pilot import Pilot
 
 from bgworker.errors import HostError, HostNotRunning
 from bgworker.testing import DEADLINE
-from bgworker.top.app import Doors, Top
+from bgworker.top.app import Top
+from bgworker.top.doors import Doors
 from bgworker.top.feed import Pictures
 
 NOW = 1_763_000_000.0
