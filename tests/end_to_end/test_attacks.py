@@ -579,7 +579,9 @@ def test_data_directory_removed_while_running(make_host: MakeHost) -> None:
     host = make_host(HEAD + table("idle"), tasks=TASKS)
     host.start_and_wait()
     pid = host.wait_for_worker("idle")["pid"]
-    subprocess.run(["/bin/rm", "-rf", str(host.data_directory)], check=True)
+    remove = ["/bin/rm", "-rf", str(host.data_directory)]
+    # The host may make its socket again while the directories around it are being removed.
+    host.wait_until(lambda: subprocess.run(remove, check=False, capture_output=True).returncode == 0, "the directory is gone")
     os.kill(pid, signal.SIGKILL)
     host.wait_until(lambda: any_worker(host_pid(host)) not in (None, pid), "it runs again")
     assert host.stop() == 0

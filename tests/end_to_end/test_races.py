@@ -27,7 +27,10 @@ def slow(*values: object) -> ParameterSet:
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
-CONFIGURATION = '[host]\nmax_worker_processes = 24\nshutdown_timeout = 1.0\nshared_preload_libraries = ["racing"]\n'
+#: Without spares: they would stop at the points that are meant for the births of the test.
+CONFIGURATION = (
+    '[host]\nmax_worker_processes = 24\nspare_workers = 0\nshutdown_timeout = 1.0\nshared_preload_libraries = ["racing"]\n'
+)
 RACING = '''
 """Workers for the races."""
 import os, signal
