@@ -71,8 +71,6 @@ class WorkerProcess:
     last_words: str = ""
     #: What it used up; known once it is reaped.
     usage: Usage | None = None
-    #: The distribution that its library came from, and the version, by its own account.
-    library_version: tuple[str, str] | None = None
     #: The process as one who asks; set once it is born.
     caller: Caller | None = None
     #: The database that it says it is connected to; empty for the configured one, and until it has said so.

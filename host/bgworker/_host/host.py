@@ -661,7 +661,6 @@ class Host:
         kind = message.get("type")
         now = time.monotonic()
         if kind == "started":
-            self._news.note_version(process, message.get("library"))
             process.code = code_view(message.get("code"))
             self.apply(self.machine.started(*process.life, now))
         elif kind == "start_failed":

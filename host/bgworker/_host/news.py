@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import time
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from bgworker._core import effects as fx
 from bgworker._core.slots import SlotMachine
@@ -21,9 +21,6 @@ from bgworker._host.records import Records
 from bgworker._host.status import exit_view, state_name
 from bgworker._spec import BackgroundWorker, printable
 from bgworker._version import __version__
-
-#: Longest name of a distribution, or text of a version, that a worker is believed.
-_MAX_VERSION_TEXT: Final = 200
 
 
 class News:
@@ -82,12 +79,6 @@ class News:
             self._tell(effect, worker, "started", effect.pid, message)
             self._records.history({"event": "started", "at": _now(), **_identity(effect, worker), "pid": effect.pid})
 
-    def note_version(self, process: WorkerProcess, said: Any) -> None:
-        """Remember what a worker says its library came from; it may say anything."""
-        if isinstance(said, list) and len(said) == 2 and all(isinstance(text, str) for text in said):
-            name, version = (printable(text)[:_MAX_VERSION_TEXT] for text in said)
-            process.library_version = (name, version)
-
     def ends(self, process: WorkerProcess) -> None:
         """Take the process that the next exit is about."""
         self._ending = process
@@ -132,8 +123,8 @@ class News:
             record["life"] = str(process.birth)  # as the collector knows its output
             if (usage := process.usage) is not None:
                 record["usage"] = {"user": round(usage.user, 3), "system": round(usage.system, 3), "max_rss": usage.max_rss}
-            if process.library_version is not None:
-                record["versions"]["library"] = "{} {}".format(*process.library_version)
+            if version := process.code.get("version"):
+                record["versions"]["library"] = f"{process.code.get('distribution', '')} {version}".strip()
         return record
 
     def finished(self, effect: fx.Forgotten) -> None:

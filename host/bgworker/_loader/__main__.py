@@ -21,7 +21,6 @@ from bgworker._loader.catalogue import Catalogue, build
 from bgworker._loader.traces import Spoiled
 from bgworker._process import birth, injection, prctl
 from bgworker._process.helper import HelperChannel, setup
-from bgworker._worker.versions import version_of
 from bgworker.errors import ConfigurationError, ProtocolError
 
 
@@ -45,8 +44,6 @@ def main() -> int:
     devnull = os.open("/dev/null", os.O_RDWR)
     os.dup2(devnull, 0)
     os.close(devnull)
-    for library in catalogue.preloaded:
-        version_of(library, catalogue.plugins)  # found once, for all its workers
     secrets = tuple(catalogue.configuration.references)
     cradle = nursery.Cradle(host_pid, channel.lifeline_fd, fds[0], fds[1], (channel.fileno(),), secrets)
     return _serve(channel, cradle, catalogue)

@@ -115,16 +115,6 @@ class PluginHost:
                 return parse_reference(loaded.plugin.value).module
         return None
 
-    def version(self, library: str) -> tuple[str, str] | None:
-        """Return distribution and version of a loaded plugin, by its name or by a module that its workers come from."""
-        for loaded in self._loaded.values():
-            modules = {worker.module for worker in loaded.workers}
-            if loaded.plugin.value:
-                modules.add(parse_reference(loaded.plugin.value).module)
-            if loaded.plugin.version and (library in modules or fold(loaded.plugin.name) == fold(library)):
-                return loaded.plugin.distribution, loaded.plugin.version
-        return None
-
     def load(self, plugin: InstalledPlugin | str) -> None:
         """Import a plugin, check its hooks, and ask for the type of its settings. Loading twice does nothing.
 

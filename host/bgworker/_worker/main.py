@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from bgworker._process import injection, mark
 from bgworker._worker import exit as exits
-from bgworker._worker import inherited, library, log_records, runtime, standby, versions
+from bgworker._worker import inherited, library, log_records, runtime, standby
 from bgworker._worker.assignment import extend_path, make_runtime, read_assignment, take_name
 from bgworker._worker.channel import Channel
 from bgworker._worker.interrupts import Interrupts
@@ -112,9 +112,7 @@ def _start(this: Runtime, function: Callable[[Any], Any]) -> None:
             _fail_to_start(this, error)
     injection.point("worker.start")
     this.watchdog.start()
-    version = versions.version_of(this.worker.bgw_library_name, this.plugins)
-    code = library.code_of(this.worker.bgw_library_name, this.plugins)
-    this.channel.send({"type": "started", "code": code, **({} if version is None else {"library": list(version)})})
+    this.channel.send({"type": "started", "code": library.code_of(this.worker.bgw_library_name, this.plugins)})
     body(this, function)
 
 
