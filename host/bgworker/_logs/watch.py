@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import select
-import struct
 import sys
 import time
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
+from bgworker import _inotify
 from bgworker._collector.names import LOG_DIRECTORY, WORKERS_DIRECTORY
 from bgworker.errors import HostError
-
-_CHUNK: Final = 65_536
 
 
 class Watch(Protocol):
@@ -36,7 +33,7 @@ def watch(data_directory: str) -> Watch:
     Raises:
         HostError: It cannot be watched.
     """
-    return _Inotify(data_directory) if sys.platform == "linux" else _Interval()
+    return _Changes(data_directory) if sys.platform == "linux" else _Interval()
 
 
 class _Interval:
@@ -55,31 +52,21 @@ class _Interval:
         """Nothing is held."""
 
 
-class _Inotify:
+class _Changes:
     """inotify(7) on the log directories; they may come, go and come back.
 
     Raises:
         HostError: The data directory cannot be watched.
     """
 
-    # Numbers of <sys/inotify.h>.
-    _MODIFY: Final = 0x002
-    _MOVED_TO: Final = 0x080
-    _CREATE: Final = 0x100
-    _ONLYDIR: Final = 0x1000000
-    _EVENT: Final = struct.Struct("iIII")
-
     def __init__(self, data_directory: str) -> None:
-        import ctypes
-
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._errno = ctypes.get_errno
         self._data_directory = data_directory
         #: Which directory a watch is on.
         self._directories: dict[int, str] = {}
-        self._fd = int(self._libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
-        if self._fd < 0:
-            raise HostError(f"could not watch log files: {os.strerror(self._errno())}")
+        try:
+            self._inotify = _inotify.Inotify()
+        except OSError as error:
+            raise HostError(f"could not watch log files: {error.strerror}") from None
         try:
             self._add_watches()
         except HostError:
@@ -89,18 +76,12 @@ class _Inotify:
     def wait(self) -> set[str] | None:
         """Wait for a change; return the paths that were written to, or None when files have come or gone."""
         poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
+        poll.register(self._inotify.fileno(), select.POLLIN)
         poll.poll()
         changed: set[str] = set()
         is_other = False
-        events = os.read(self._fd, _CHUNK)
-        offset = 0
-        while offset < len(events):
-            watch, mask, _cookie, length = self._EVENT.unpack_from(events, offset)
-            offset += self._EVENT.size
-            name = os.fsdecode(events[offset : offset + length].rstrip(b"\0"))
-            offset += length
-            if mask & self._MODIFY and watch in self._directories:
+        for watch, mask, name in self._inotify.events():
+            if mask & _inotify.MODIFY and watch in self._directories:
                 changed.add(os.path.join(self._directories[watch], name))
             else:
                 is_other = True
@@ -112,29 +93,28 @@ class _Inotify:
 
     def fileno(self) -> int | None:
         """Return the descriptor of inotify."""
-        return self._fd
+        return self._inotify.fileno()
 
     def close(self) -> None:
         """Stop watching."""
-        os.close(self._fd)
+        self._inotify.close()
 
     def _add_watches(self) -> None:
         # From the top: what is made below a directory after it is watched shows as an event.
-        is_there = self._add((), self._CREATE | self._MOVED_TO)
-        if not is_there:
+        if not self._add((), _inotify.CREATE | _inotify.MOVED_TO):
             raise HostError(f'could not watch directory "{self._data_directory}": it does not exist')
         for parts in (LOG_DIRECTORY, WORKERS_DIRECTORY):
-            if not self._add(parts, self._MODIFY | self._CREATE | self._MOVED_TO):
+            if not self._add(parts, _inotify.MODIFY | _inotify.CREATE | _inotify.MOVED_TO):
                 return  # not there yet, or gone; the directory above it will tell
 
     def _add(self, parts: Sequence[str], mask: int) -> bool:
         """Watch one directory; whether it is there."""
         path = os.path.join(self._data_directory, *parts)
-        watch = self._libc.inotify_add_watch(self._fd, os.fsencode(path), mask | self._ONLYDIR)
-        if watch < 0:
-            if self._errno() in (errno.ENOENT, errno.ENOTDIR):
-                return False
-            raise HostError(f'could not watch directory "{path}": {os.strerror(self._errno())}')
-        # The same directory has the same number, and a new one of the same name another.
-        self._directories[watch] = path
+        try:
+            # The same directory has the same number, and a new one of the same name another.
+            self._directories[self._inotify.watch(path, mask)] = path
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise HostError(f'could not watch directory "{path}": {error.strerror}') from None
         return True
