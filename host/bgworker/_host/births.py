@@ -249,6 +249,13 @@ class Births:
             self._waiting = [each for each in self._waiting if each[0] != life]
             self._on_failed(life, "not wanted any more")
 
+    def answered(self, message: Message) -> None:
+        """Take the serving loader's answer to a request."""
+        if message["type"] == "born":
+            self.born(message["birth"], message["pid"])
+        else:
+            self.failed(message["birth"], message["error"])
+
     def born(self, birth: int, pid: int) -> None:
         """Take the loader's word that a process exists."""
         process = self._unborn.pop(birth, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -93,6 +94,13 @@ def config_view(worker: BackgroundWorker) -> dict[str, Any]:
         "command": list(worker.command) if worker.command is not None else None,
         **{key: _surroundings.shown(key, getattr(worker, key)) for key in _surroundings.KEYS},
     }
+
+
+def summary(state: str, slots: Iterable[Slot]) -> str:
+    """Return the host in one line, as a service manager shows it."""
+    states = [slot.state for slot in slots if slot.state is not SlotState.FREE]
+    down = len(states) - states.count(SlotState.STARTED)
+    return f"{state}; {states.count(SlotState.STARTED)} workers started" + (f", {down} not" if down else "")
 
 
 class Finished:

@@ -1,0 +1,43 @@
+"""What the host makes of its signals (design section 8, point 3). Imported by the composition root alone."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import stat
+from typing import TYPE_CHECKING, Final
+
+from bgworker._core.states import ShutdownMode
+
+if TYPE_CHECKING:
+    from bgworker._host.host import Host
+
+#: Those with a handler in the host. SIGCHLD is ``children``'s; SIGUSR1 and SIGUSR2 do nothing, but must not end it.
+HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def take(host: Host, signals: set[int]) -> None:
+    """Do what the strongest of the signals that have come asks for."""
+    if signal.SIGQUIT in signals:
+        host.begin_shutdown(ShutdownMode.IMMEDIATE)
+    elif signals & {signal.SIGTERM, signal.SIGINT}:
+        if host.machine.shutdown is not None and host.machine.shutdown >= ShutdownMode.FAST:
+            host.begin_shutdown(ShutdownMode.IMMEDIATE)
+        else:
+            host.begin_shutdown(ShutdownMode.FAST)
+    elif signal.SIGHUP in signals:
+        if any(_is_dead_terminal(fd) for fd in (0, 1, 2)):
+            host.begin_shutdown(ShutdownMode.FAST, "the terminal is gone, shutting down")
+        else:
+            host.reload()
+
+
+def _is_dead_terminal(fd: int) -> bool:
+    """Whether the descriptor is a terminal that has hung up. It answers isatty() with no; a pipe hangs up without harm."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    try:
+        return stat.S_ISCHR(os.fstat(fd).st_mode) and any(events & select.POLLHUP for _fd, events in poll.poll(0))
+    except OSError:
+        return False
