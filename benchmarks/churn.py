@@ -15,7 +15,7 @@ def main() -> None:
     """Keep the pace."""
     worker = bgworker.BackgroundWorker(
         bgw_name="comes and goes",
-        bgw_library_name="benchmarks.churn",
+        bgw_library_name="benchmarks.subject",
         bgw_function_name="come_and_go",
     )
     with bgworker.connect(sys.argv[1]) as client:
@@ -31,10 +31,6 @@ def main() -> None:
                 continue
             count += 1
         print(count / (time.monotonic() - begin), flush=True)  # noqa: T201
-
-
-def come_and_go(main_arg: object) -> None:
-    """Return at once."""
 
 
 if __name__ == "__main__":

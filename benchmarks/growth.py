@@ -20,9 +20,11 @@ from benchmarks.run import Run
 
 TITLE: Final = "Growth"
 _STEPS: Final = (0, 100, 200, 500, 1000, 2000, 4000)
-#: Descriptors that a helper of the host may need for one worker, and those it needs anyway.
-_DESCRIPTORS: Final = 4
+#: Descriptors that the host needs for one worker, as it counts them, and those it needs anyway.
+_DESCRIPTORS: Final = 6
 _SPARE_DESCRIPTORS: Final = 512
+#: For all steps.
+DESCRIPTORS: Final = _STEPS[-1] * _DESCRIPTORS + _SPARE_DESCRIPTORS
 #: Seconds without which the host would still be tidying up.
 _REST: Final = 1.0
 

@@ -51,7 +51,7 @@ class _Watched:
 
 def measure(run: Run) -> list[Figure]:
     """Wait with all of them."""
-    seconds = 10 if run.quick else 30
+    seconds = 10 if run.quick else 60
     kinds = [kind for kind in run.kinds if kind is not ForkServer]
     if not run.quick:
         kinds.append(_Thousand)

@@ -46,6 +46,10 @@ def connected(main_arg: Any) -> None:
         pass
 
 
+def come_and_go(main_arg: Any) -> None:
+    """Return at once."""
+
+
 def write_lines(main_arg: Any) -> None:
     """Print so many lines of 100 bytes, each with its number, then sleep on the latch."""
     path, number, lines = main_arg

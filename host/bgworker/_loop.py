@@ -34,6 +34,7 @@ class Loop:
             end.setblocking(False)
         self._pending: set[int] = set()
         self._soon: deque[Callable[[], None]] = deque()
+        self._before_waiting: deque[Callable[[], None]] = deque()
         self._turn_began = 0.0
         self.add(self._wake_receiver, selectors.EVENT_READ, self._drain_wake_ups)
         for signum in signals:
@@ -56,6 +57,10 @@ class Loop:
         """Call once in the next turn, which then does not wait; for work that was put off so that others get their turn."""
         self._soon.append(call)
 
+    def before_waiting(self, call: Callable[[], None]) -> None:
+        """Call once when this turn's work is done; for what nobody waits for while there is something that somebody does."""
+        self._before_waiting.append(call)
+
     @property
     def is_late(self) -> bool:
         """Whether this turn has taken so long that what can be put off should be."""
@@ -63,6 +68,8 @@ class Loop:
 
     def turn(self, deadline: float | None) -> set[int]:
         """Wait until something is ready or the deadline (monotonic) has passed, serve it, return the signals that came."""
+        while self._before_waiting:
+            self._before_waiting.popleft()()
         put_off, self._soon = self._soon, deque()
         timeout = None if deadline is None else min(max(0.0, deadline - time.monotonic()), _LONGEST_WAIT)
         if put_off:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from bgworker import _after, _command, _surroundings
 from bgworker import _supervision as supervision
 from bgworker._supervision import is_number as is_number
+from bgworker._text import is_all_inert
 from bgworker._text import is_inert as is_inert
 from bgworker._text import printable as printable
 from bgworker.errors import RegistrationError
@@ -200,8 +201,14 @@ class BackgroundWorker:
             data["bgw_restart_time"] = "BGW_NEVER_RESTART"
         return data
 
+    def to_wire(self) -> dict[str, Any]:
+        """Return what ``to_dict`` says without the keys that have their default; ``worker_from_dict`` puts them back."""
+        return {key: value for key, value in self.to_dict().items() if getattr(self, key) != _DEFAULTS[key]}
+
 
 FIELD_NAMES: Final = tuple(f.name for f in fields(BackgroundWorker))
+#: bgw_name has none, and no name equals that.
+_DEFAULTS: Final = {f.name: f.default for f in fields(BackgroundWorker)}
 
 
 def flag_names(flags: BgWorkerFlags) -> list[str]:
@@ -404,6 +411,6 @@ def _text_problem(text: str, limit: int) -> str | None:
         return "is not valid UTF-8"
     if size > limit:
         return f"is too long: {size} bytes of UTF-8, at most {limit} are allowed"
-    if not all(is_inert(c) for c in text):
+    if not is_all_inert(text):
         return "has control characters"
     return None

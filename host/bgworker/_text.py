@@ -18,6 +18,11 @@ def is_inert(character: str) -> bool:
     return unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp") and character not in _BIDI_CONTROLS
 
 
+def is_all_inert(text: str) -> bool:
+    """Whether a terminal shows the text and does nothing else."""
+    return (text.isascii() and text.isprintable()) or all(map(is_inert, text))
+
+
 def printable(text: str) -> str:
     """Return the text with everything a terminal would obey replaced by ``?``."""
     return text if text.isascii() and text.isprintable() else "".join(c if is_inert(c) else "?" for c in text)

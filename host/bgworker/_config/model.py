@@ -159,7 +159,7 @@ class HostSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "Processes kept ready for workers of preloaded libraries yet to be started.",
             f"an integer from 0 to {MAX_SPARE_WORKERS}",
         ),
-    ] = 4
+    ] = 2
 
 
 class EnvironmentReference(Struct, frozen=True, forbid_unknown_fields=True):

@@ -15,6 +15,7 @@ import selectors
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Final
 
 from bgworker._control.protocol import Decoder, Message, decode, encode, refusal
@@ -69,6 +70,7 @@ class Connection:
         #: Lines that have been read and not yet served.
         self._unserved: deque[bytes] = deque()
         self._is_put_off = False
+        self._is_postponed = False
         self._events = selectors.EVENT_READ
         self.is_open = True
         #: The peer has ended without reading all that was sent to it, as far as the kernel tells (Linux: unix(7)).
@@ -86,6 +88,18 @@ class Connection:
         if not self.is_open:
             return
         self._push(encode({**message, "fds": len(fds)} if fds else message), fds)
+
+    def send_later(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send one message when the turn's work is done, with others of its kind; in order with whatever else is sent.
+
+        To send wakes the peer, which then takes a processor from those whom somebody is waiting for.
+        """
+        if not self.is_open:
+            return
+        self._queue(encode({**message, "fds": len(fds)} if fds else message), fds)
+        if not self._is_postponed:
+            self._is_postponed = True
+            self._loop.before_waiting(self._flush_postponed)
 
     def hand_over(self, message: Message, fd: int) -> None:
         """Send one message with a descriptor that is the connection's from now on, and closed when it has left."""
@@ -111,14 +125,32 @@ class Connection:
         return self._unsent_bytes
 
     def _push(self, data: bytes, fds: Sequence[int]) -> None:
+        self._queue(data, fds)
+        self._flush()
+
+    def _queue(self, data: bytes, fds: Sequence[int]) -> None:
         if self._is_draining:
             return
         self.messages_sent += 1
         self._unsent.append((memoryview(data), tuple(fds)))
         self._unsent_bytes += len(data)
-        self._flush()
         if self._unsent_bytes > _GIVE_UP_BYTES:
             self.close("the peer does not read what it asked for")
+
+    def _flush_postponed(self) -> None:
+        self._is_postponed = False
+        if self.is_open:
+            self._join_unsent()
+            self._flush()
+
+    def _join_unsent(self) -> None:
+        """Make one piece of neighbours without descriptors: one system call, and the peer wakes once."""
+        pieces, self._unsent = self._unsent, deque()
+        for fds, group in groupby(pieces, lambda piece: piece[1]):
+            if fds:
+                self._unsent.extend(group)
+            else:
+                self._unsent.append((memoryview(b"".join(data for data, _fds in group)), ()))
 
     def _flush(self) -> None:
         while self._unsent:

@@ -61,7 +61,7 @@ def status() -> Operation[Answer]:
 
 def register(worker: BackgroundWorker, *, if_absent: bool) -> Operation[HandleKey]:
     """Register a dynamic worker."""
-    return Operation("register", {"worker": worker.to_dict(), "if_absent": if_absent}, _key)
+    return Operation("register", {"worker": worker.to_wire(), "if_absent": if_absent}, _key)
 
 
 def find(name: object) -> Operation[HandleKey]:

@@ -25,6 +25,8 @@ MAX_DEPTH: Final = 64
 
 Message = dict[str, Any]
 
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 def encode(message: Message) -> bytes:
     """Return the message as one line.
@@ -34,7 +36,7 @@ def encode(message: Message) -> bytes:
     """
     try:
         # Lone surrogates are replaced: they come from file names and would not be UTF-8.
-        text = json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _ENCODER.encode(message)
     except (TypeError, ValueError, RecursionError) as error:
         raise ProtocolError("message is not JSON", f"{error}.") from None
     return text.encode("utf-8", "replace") + b"\n"

@@ -123,6 +123,13 @@ class HelperProcess:
         self.connection.send(message, fds)
         return True
 
+    def send_later(self, message: Message, fds: Sequence[int] = ()) -> bool:
+        """Send when the host's turn is done; return whether the program runs."""
+        if self.connection is None or not self.connection.is_open:
+            return False
+        self.connection.send_later(message, fds)
+        return True
+
     def end_session(self) -> None:
         """End what the program has left in its session; before it is reaped, while its pid still guards the number."""
         if self.pid is not None and self._owns_session:

@@ -62,7 +62,7 @@ class Output:
                 "WARNING", "the collector process sent nonsense and is replaced", f"It sent {problem}."
             ),
         )
-        self.records = Records(self.collector.send)
+        self.records = Records(self.collector.send_later)
 
     @property
     def loader_fds(self) -> tuple[int, int]:
@@ -110,7 +110,7 @@ class Output:
     def _send_attach(self, life: str) -> None:
         attached = self._attached[life]
         process, worker = attached.process, attached.worker
-        self.collector.send(
+        self.collector.send_later(
             {
                 "type": "attach", "life": life, "bgw_name": worker.bgw_name, "bgw_type": worker.bgw_type,
                 "slot": process.life.slotno, "generation": process.life.generation, "pid": process.pid,
@@ -121,7 +121,7 @@ class Output:
 
     def _send_end(self, life: str) -> None:
         if (end := self._attached[life].end) is not None:
-            self.collector.send({"type": "exited", "life": life, "message": end})
+            self.collector.send_later({"type": "exited", "life": life, "message": end})
 
     def _says(self, message: Message) -> None:
         if message["type"] == "eof":

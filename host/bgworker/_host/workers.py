@@ -67,7 +67,7 @@ def born(host: Host, process: WorkerProcess) -> None:
 
 
 def _assignment(host: Host, slot: Slot, worker: BackgroundWorker) -> Message:
-    data = worker.to_dict()
+    data = worker.to_wire()
     if slot.origin is Origin.BUILTIN:
         data["bgw_main_arg"] = {"done": sorted(host.ready_done), "load": sorted(host.loaders.exec_only)}
     database = None

@@ -136,6 +136,10 @@ def _preload_runtime(*, has_database: bool) -> None:
             import_module(name)
         except ImportError:
             pass  # no psycopg here: the worker that asks for it is told so
+    if "logging" in sys.modules:
+        from bgworker._worker import log_records
+
+        log_records.handler_class()
 
 
 def _serve(channel: HelperChannel, cradle: nursery.Cradle, catalogue: Catalogue) -> int:

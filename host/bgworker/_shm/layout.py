@@ -162,6 +162,8 @@ def read_activity(view: memoryview | bytes, slotno: int) -> ActivityRecord:
     """
     data = _read_whole(view, activity_offset(slotno), ACTIVITY_SIZE - SEQ.size)
     generation, *lengths = _ACTIVITY_BODY.unpack_from(data)
+    if not any(lengths):  # most workers say nothing
+        return ActivityRecord(generation, "", "", "")
     at = _ACTIVITY_BODY.size
     texts = []
     for length in lengths:

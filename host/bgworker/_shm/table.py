@@ -32,12 +32,17 @@ class SlotTable:
     def __init__(self, max_worker_processes: int) -> None:
         self._fd, self.read_only_fd = _make_file("bgworker-slots", slot_table_size(max_worker_processes), mode=0o444)
         self._sequence = [0] * max_worker_processes
+        #: What was written last: of three steps of a launch one changes what readers see.
+        self._records: list[SlotRecord | None] = [None] * max_worker_processes
         os.pwrite(self._fd, pack_header(Header(max_worker_processes, os.getpid())), 0)
         for slotno in range(max_worker_processes):
             self.write(slotno, SlotRecord(generation=0, pid=0, in_use=0))
 
     def write(self, slotno: int, record: SlotRecord) -> None:
         """Publish one slot's record; readers see the old one or the new one, never a mixture."""
+        if self._records[slotno] == record:
+            return
+        self._records[slotno] = record
         offset = slot_offset(slotno)
         sequence = self._sequence[slotno]
         os.pwrite(self._fd, SEQ.pack(sequence + 1), offset)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from bgworker._log_record import LogRecord, encode, text_of
@@ -25,18 +26,27 @@ def install() -> None:
     module: Any = sys.modules.get("logging")
     if module is not None:
         # The level of the root logger decides, which is WARNING unless the author says otherwise.
-        module.lastResort = _make_handler(module, _identity())
+        module.lastResort = handler_class()(_identity())
 
 
-def _make_handler(module: Any, pipe: tuple[int, int] | None) -> Any:
-    """Return the handler; its class is made here because ``logging`` is not imported for nobody."""
+@cache
+def handler_class() -> Any:
+    """Return the handler's class, made when somebody has imported ``logging``: nobody should because of it.
+
+    The loader makes it for its clones, once: it is a tenth of what a worker does before its function.
+    """
+    module: Any = sys.modules["logging"]
     formatter = module.Formatter()
 
     class LastResort(module.Handler):  # type: ignore[misc]
+        def __init__(self, pipe: tuple[int, int] | None) -> None:
+            super().__init__()
+            self._pipe = pipe
+
         def emit(self, record: logging.LogRecord) -> None:
             try:
                 emitted = _convert(record, formatter)
-                if pipe is not None and sys.stderr is sys.__stderr__ and _identity() == pipe:
+                if self._pipe is not None and sys.stderr is sys.__stderr__ and _identity() == self._pipe:
                     write(encode(emitted).decode())
                 else:
                     write(f"{text_of(emitted)}\n")
@@ -44,7 +54,7 @@ def _make_handler(module: Any, pipe: tuple[int, int] | None) -> Any:
             except Exception:
                 self.handleError(record)
 
-    return LastResort()
+    return LastResort
 
 
 def _convert(record: logging.LogRecord, formatter: logging.Formatter) -> LogRecord:

@@ -25,7 +25,7 @@ from bgworker._control.protocol import encode
 from bgworker._process import injection, own_signals
 from bgworker._shm.layout import pack_activity
 from bgworker._spec import BackgroundWorker
-from bgworker._worker import inherited, library, runtime
+from bgworker._worker import inherited, library, log_records, runtime
 from bgworker._worker.assignment import extend_path, make_runtime, read_assignment, take_name
 from bgworker._worker.channel import Channel
 from bgworker._worker.interrupts import BLOCKED, Interrupts
@@ -51,7 +51,7 @@ def rehearse(lifeline_fd: int, plugins: PluginHost | None) -> None:
         plugins: The loader's.
     """
     worker = BackgroundWorker(bgw_name=NAME, bgw_library_name=__name__, bgw_function_name=nobody.__name__, bgw_main_arg={"": [""]})
-    sample = {"type": "assign", "slot": 0, "generation": 0, "worker": worker.to_dict(), "settings": {"": {"": 0}}}
+    sample = {"type": "assign", "slot": 0, "generation": 0, "worker": worker.to_wire(), "settings": {"": {"": 0}}}
     ours, theirs = socket.socketpair()
     latch = Latch()
     interrupts = Interrupts(latch)
@@ -66,11 +66,12 @@ def rehearse(lifeline_fd: int, plugins: PluginHost | None) -> None:
     this.activity.start()
     pack_activity(this.activity.shown)
     function = library.resolve(worker.bgw_library_name, worker.bgw_function_name, plugins)
+    log_records.install()
     inherited.stop_alarm()
     interrupts.block()
     interrupts.install()
     latch.arm()
-    channel.send({"type": "started"})
+    channel.send({"type": "started", "code": library.code_of(__name__, plugins)})
     # Not further: what follows a worker's function (threads are joined, executors shut) can be done once only.
     function(copy.deepcopy(worker.bgw_main_arg))
     runtime.install(None)

@@ -50,6 +50,7 @@ def test_as_it_takes_effect(line: str, value: object) -> None:
     worker, key = taken(line), line.split()[0]
     assert getattr(worker, key) == config_view(worker)[key] == value
     assert worker_from_dict(worker.to_dict()) == worker
+    assert worker_from_dict(worker.to_wire()) == worker
 
 
 def test_defaults_are_the_chapters() -> None:

@@ -178,11 +178,12 @@ def test_wire_form() -> None:
     """Every key survives the way through JSON values, and none is the default."""
     worker = BackgroundWorker(bgw_name="w", bgw_library_name="l", bgw_function_name="f", **KEYS)
     sane = sanity_check(worker, is_dynamic=True)
-    assert worker_from_dict(sane.to_dict()) == sane
+    assert worker_from_dict(sane.to_dict()) == worker_from_dict(sane.to_wire()) == sane
     assert {key: sane.to_dict()[key] for key in KEYS} == KEYS == sane.surroundings()
     plain = BackgroundWorker(bgw_name="w")
     assert plain.surroundings() == {}
-    assert worker_from_dict(plain.to_dict()) == plain
+    assert worker_from_dict(plain.to_dict()) == worker_from_dict(plain.to_wire()) == plain
+    assert plain.to_wire().keys() < plain.to_dict().keys()
 
 
 @pytest.mark.parametrize(

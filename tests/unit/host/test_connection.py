@@ -17,9 +17,9 @@ from bgworker._loop import Loop
 class Ends:
     """Both ends of one connection, and what arrived at the host's."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: socket.SocketKind = socket.SOCK_STREAM) -> None:
         self.loop = Loop(())
-        ours, self.peer = socket.socketpair()
+        ours, self.peer = socket.socketpair(socket.AF_UNIX, kind)
         self.messages: list[Message] = []
         self.reasons: list[str] = []
         self.on_message: Callable[[Message], Any] = self.messages.append
@@ -220,3 +220,62 @@ def test_descriptor_is_closed_with_the_connection(ends: Ends, how: str) -> None:
             ends.peer.close()
             ends.connection.hand_over({"id": 1}, given)
     assert is_closed(given)
+
+
+@pytest.fixture
+def pieces() -> Iterator[Ends]:
+    """The same over a socket that keeps apart what was sent apart."""
+    ends = Ends(socket.SOCK_SEQPACKET)
+    ends.peer.setblocking(False)
+    yield ends
+    ends.connection.close()
+    ends.peer.close()
+    ends.loop.close()
+
+
+def test_what_is_sent_later_leaves_when_the_turn_is_done(pieces: Ends) -> None:
+    """Nothing leaves before; then everything does as one piece, and what is sent meanwhile at once keeps its place."""
+    for number in (1, 2):
+        pieces.connection.send_later({"id": number})
+    with pytest.raises(BlockingIOError):
+        pieces.peer.recv(65536)
+    pieces.loop.turn(0)
+    assert pieces.peer.recv(65536) == encode({"id": 1}) + encode({"id": 2})
+    pieces.connection.send_later({"id": 3})
+    pieces.connection.send({"id": 4})
+    assert [pieces.peer.recv(65536) for _ in range(2)] == [encode({"id": 3}), encode({"id": 4})]
+    pieces.loop.turn(0)
+    with pytest.raises(BlockingIOError):
+        pieces.peer.recv(65536)
+
+
+def test_descriptors_sent_later_keep_to_their_message(pieces: Ends) -> None:
+    """A message with descriptors is joined with no other: the receiver takes them with the first byte of theirs."""
+    read_fd, write_fd = os.pipe()
+    for number in (1, 2):
+        pieces.connection.send_later({"id": number})
+    pieces.connection.send_later({"id": 3}, (write_fd,))
+    pieces.connection.send_later({"id": 4})
+    pieces.loop.turn(0)
+    assert pieces.connection.is_flushed
+    got = [socket.recv_fds(pieces.peer, 65536, 4)[:2] for _ in range(3)]
+    assert [data for data, _fds in got] == [
+        encode({"id": 1}) + encode({"id": 2}),
+        encode({"id": 3, "fds": 1}),
+        encode({"id": 4}),
+    ]
+    assert [len(fds) for _data, fds in got] == [0, 1, 0]
+    for fd in (read_fd, write_fd, *got[1][1]):
+        os.close(fd)
+
+
+def test_sent_later_to_a_peer_that_is_gone_is_no_error(ends: Ends) -> None:
+    """The peer leaves between the message and the end of the turn: the connection ends, once, with the reason."""
+    ends.connection.send_later({"id": 1})
+    ends.peer.close()
+    ends.loop.turn(0)
+    ends.loop.turn(0)
+    assert not ends.connection.is_open
+    assert len(ends.reasons) == 1
+    ends.connection.send_later({"id": 2})
+    ends.loop.turn(0)

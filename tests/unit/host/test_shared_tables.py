@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bgworker._shm.layout import SlotRecord, read_slot, slot_table_size
 from bgworker._shm.table import ActivityTable, SlotTable
 
 
@@ -39,3 +40,19 @@ def test_nobody_can_resize_it(table: SlotTable | ActivityTable) -> None:
             with pytest.raises(OSError, match=r"Invalid argument|Operation not permitted"):
                 os.ftruncate(fd, size)
         os.close(fd)
+
+
+def test_slot_that_has_not_changed_is_not_written_again() -> None:
+    """Three steps of a launch show the same to readers: a record is written when it differs from the last, and then always."""
+    table = SlotTable(2)
+    view = memoryview(mmap.mmap(table.read_only_fd, slot_table_size(2), prot=mmap.PROT_READ))
+    first, second = SlotRecord(1, 0, 1), SlotRecord(1, 42, 1)
+    states = []
+    for record in (first, first, second, first):
+        table.write(1, record)
+        assert read_slot(view, 1) == record
+        states.append(bytes(view))
+    assert states[0] == states[1]
+    assert len({*states}) == 3
+    view.release()
+    table.close()
