@@ -8,12 +8,16 @@ Nothing here is imported by the package or its tests; no test asserts a time.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import platform
 import shutil
 import socket
 import statistics
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,6 +31,8 @@ from bgworker.testing import RunningHost
 ROOT: Final = Path(__file__).parent.parent
 #: Longest wait for any answer, in seconds.
 DEADLINE: Final = 120.0
+#: Pages that are touched to know what one costs.
+_PAGES: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,32 @@ def machine_facts() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         "load": round(os.getloadavg()[0], 1),
+        "an interpreter": f"{_interpreter_ms():.1f} ms",
+        "a page of memory": f"{_page_us():.1f} us",
     }
+
+
+def _interpreter_ms() -> float:
+    """Return how long the barest interpreter takes to start and end, in milliseconds."""
+    took = []
+    for _ in range(15):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-I", "-S", "-c", "pass"], check=True)
+        took.append(time.perf_counter() - begin)
+    return statistics.median(took) * 1e3
+
+
+def _page_us() -> float:
+    """Return what the first touch of a page costs, in microseconds: most of a birth are those (fork(2), copy on write)."""
+    took = []
+    for _ in range(5):
+        with mmap.mmap(-1, _PAGES * mmap.PAGESIZE) as memory:
+            offsets = range(0, len(memory), mmap.PAGESIZE)
+            begin = time.perf_counter()
+            for offset in offsets:
+                memory[offset] = 1
+            took.append(time.perf_counter() - begin)
+    return statistics.median(took) / _PAGES * 1e6
 
 
 def machine(url: str) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def test_register(host: FakeHost) -> None:
         handle = client.register_dynamic_background_worker(WORKER, if_absent=True)
         assert str(handle) == "3.2"
         assert handle == client.handle("3.2")
-        assert host.requests[-1]["params"] == {"worker": WORKER.to_dict(), "if_absent": True}
+        assert host.requests[-1]["params"] == {"worker": WORKER.to_wire(), "if_absent": True}
 
 
 def test_register_without_a_free_slot(host: FakeHost) -> None:
