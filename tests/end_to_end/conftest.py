@@ -15,6 +15,40 @@ from bgworker.testing import RunningHost
 from tests.integration.database.driving import Server, as_service, give_away
 
 
+@pytest.fixture(scope="session")
+def embedded_data() -> Iterator[Callable[[], Path]]:
+    """The data directory of a host that has made its embedded PostgreSQL and ended, made when first asked for."""
+    with tempfile.TemporaryDirectory(prefix="bgworker-test-") as name:
+        directory = Path(name)
+        directory.chmod(0o711)
+
+        def data() -> Path:
+            host = RunningHost(directory, '[database]\nurl = "embedded"\n')
+            if not (host.data_directory / "pg").exists():
+                host.start_and_wait()
+                host.close()
+            return host.data_directory
+
+        yield data
+
+
+@pytest.fixture
+def bgworker_host(bgworker_host: Callable[..., RunningHost], embedded_data: Callable[[], Path]) -> Callable[..., RunningHost]:
+    """Return the same maker, whose hosts find the files of their embedded PostgreSQL: initdb takes longer than most tests."""
+
+    def make(configuration: str = "", *, start: bool = True, **modules: str) -> RunningHost:
+        host = bgworker_host(configuration, start=False, **modules)
+        if 'url = "embedded"' in configuration:
+            data = embedded_data()
+            host.data_directory.mkdir(mode=data.stat().st_mode & 0o777)
+            subprocess.run(["cp", "-a", "--reflink=auto", str(data / "pg"), str(host.data_directory)], check=True)
+        if start:
+            host.start_and_wait()
+        return host
+
+    return make
+
+
 @pytest.fixture
 def make_host(bgworker_host: Callable[..., RunningHost]) -> Callable[..., RunningHost]:
     """Return a maker of hosts that are not started yet."""
