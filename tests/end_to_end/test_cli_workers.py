@@ -188,7 +188,7 @@ def test_logs(shop: RunningHost) -> None:
     assert "left with" not in shop.run_cli("logs", "keeper").stdout
     nobody = shop.run_cli("logs", "nobody")
     assert nobody.returncode == 1
-    assert "There are logs of: " in nobody.stderr
+    assert "The workers are: keeper" in nobody.stderr
 
 
 def test_no_logs(make_host: MakeHost) -> None:

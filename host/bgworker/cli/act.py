@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bgworker.cli import _console
+from bgworker.cli import _absent, _console
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import json_option, seconds, verb
 from bgworker.cli.completion import worker_names
@@ -110,7 +110,8 @@ def _each(invocation: Invocation, names: Sequence[str], as_json: bool, act: Act)
             except HostNotRunning:
                 raise
             except HostError as error:
-                code = max(code, _console.complain(error))
+                told = _absent.told_why(invocation, client, name, error) if isinstance(error, WorkerNotFound) else error
+                code = max(code, _console.complain(told))
                 continue
             done.append({"name": name, "handle": handle})
             if not as_json:

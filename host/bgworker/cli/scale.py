@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from bgworker.cli import _console
+from bgworker.cli import _absent, _console
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import json_option, verb
+from bgworker.errors import WorkerNotFound
 
 
 @verb("scale", "bgworker scale web 5")
@@ -20,7 +21,10 @@ def scale(invocation: Invocation, name: str, count: int, as_json: bool) -> int:
     instances in the file has changed. Exit code 5 if there are not enough slots; nothing is done then.
     """
     with invocation.connect() as client:
-        done = client.scale(name, count)
+        try:
+            done = client.scale(name, count)
+        except WorkerNotFound as error:
+            raise _absent.told_why(invocation, client, name, error, is_group=True) from None
     if as_json:
         _console.say_json(done)
         return 0

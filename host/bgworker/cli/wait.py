@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bgworker.cli import _console
+from bgworker.cli import _absent, _console
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import json_option, seconds, verb
 from bgworker.cli.completion import worker_names
@@ -38,7 +38,10 @@ def wait(invocation: Invocation, name: str, event: str, timeout: float | None, a
     stopped. 3 if the host ends first.
     """
     with invocation.connect() as client:
-        result = outcome(client, name, event, timeout)
+        try:
+            result = outcome(client, name, event, timeout)
+        except WorkerNotFound as error:
+            raise _absent.told_why(invocation, client, name, error) from None
     last_exit = result["last_exit"] or {}
     is_done = is_success(last_exit.get("code"), str(last_exit.get("reason") or ""))
     is_good = result["status"] == "STARTED" if event == "startup" else is_done

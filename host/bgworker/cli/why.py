@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from bgworker.cli import _console, _explain
+from bgworker.cli import _absent, _console, _explain
 from bgworker.cli._explain import Explanation, Record
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import json_option, verb
@@ -72,7 +72,7 @@ def explain_name(invocation: Invocation, name: str, status: Record, now: float) 
     if (rejected := _latest(name, status.get("rejected"))) is not None:
         return _explain.of_rejected(rejected, status)
     if tables.get(name) is False:
-        return _explain.of_table(name, status, now, is_enabled=False)
+        return _noting(_explain.of_table(name, status, now, is_enabled=False), _place(invocation, name))
     past = _latest(name, status.get("finished"))
     records, trouble = _history(directory, str(past.get("bgw_name")) if past is not None else name)
     if records:
@@ -134,6 +134,13 @@ def _tables(invocation: Invocation) -> dict[str, bool]:
         return {name: table.enabled for table in invocation.configuration().worker for name in table.names}
     except (ConfigurationError, OSError):
         return {}
+
+
+def _place(invocation: Invocation, name: str) -> str:
+    """Return in which line of which file a worker stands, as a sentence."""
+    configuration = invocation.configuration()
+    number = _absent.table_of(configuration, name)
+    return "" if number is None else f"It stands in {_absent.place(configuration, number, 'enabled')}."
 
 
 def _nobody(name: str, status: Record, tables: dict[str, bool], directory: str) -> WorkerNotFound:

@@ -274,3 +274,26 @@ def test_wrong_words_for_logs(history: Any, run: Run, words: tuple[str, ...], er
     code, _, err = run("logs", *words)
     assert code == 2
     assert error in err
+
+
+@pytest.fixture
+def written(history: Any, client: Any, tmp_path: Path) -> None:
+    """Two workers, of which one has written."""
+    (tmp_path / "data" / "log" / "workers").mkdir(parents=True)
+    line = "2026-01-31 08:00:00.000 UTC [3.1 17] drain: hello\n"
+    (tmp_path / "data" / "log" / "workers" / "drain.log").write_text(line)
+    client.facts["slots"] = [slot(3, "drain"), slot(4, "order drain", bgw_type="orders")]
+
+
+@pytest.mark.parametrize(("name", "hint"), [("drian", 'The nearest is "drain".'), ("hots", 'The nearest is "host".')])
+def test_logs_of_a_name_that_nobody_bears(written: None, run: Run, name: str, hint: str) -> None:
+    """The error names workers, not files, and the one that was probably meant."""
+    code, out, err = run("logs", name)
+    assert (code, out) == (1, "")
+    assert err == f'ERROR:  no line is from "{name}"\nDETAIL:  The workers are: drain, order drain.\nHINT:  {hint}\n'
+
+
+@pytest.mark.parametrize("name", ["order drain", "orders", "4", "4.1"])
+def test_logs_of_a_worker_that_is_silent(written: None, run: Run, name: str) -> None:
+    """It is there, and has written nothing: that is all there is to say."""
+    assert run("logs", name) == (1, "", f'ERROR:  no line is from "{name}"\nDETAIL:  It has written nothing.\n')
