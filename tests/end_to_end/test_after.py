@@ -72,7 +72,7 @@ def test_start_in_order_and_stop_in_reverse(make_host: MakeHost, tmp_path: Any) 
 
 def test_refused_before_anything_starts(make_host: MakeHost) -> None:
     """Circles and unknown names: check, run and reload refuse them by name; a dynamic registration does, too."""
-    good = HEAD + worker("a") + worker("b", after='["a"]')
+    good = HEAD + worker("a") + worker("b", after='["a"]', restart_on='"always"')
     circle = HEAD + worker("a", after='["b:ready"]') + worker("b", after='["a"]')
     host = make_host(circle, tasks=TASKS)
     for command in ("check", "run"):
@@ -101,4 +101,8 @@ def test_refused_before_anything_starts(make_host: MakeHost) -> None:
         assert 'after names "nobody", and there is no such worker' in register("d", "a", "nobody")
         assert register("a", "b") == "background workers wait for each other: a after b after a"
         assert register("d", "b:ready") == ""
+        assert register("e", "a:finished", "b:finished") == ""
     host.wait_for_worker("d")
+    said = 'WARNING:  background worker "e" waits for ever: it comes after "b:finished", and that never is: restart_on = "always"'
+    host.wait_until(lambda: said in host.log(), "the log warns of a wait without an end")
+    assert 'comes after "a:finished"' not in host.log()

@@ -6,15 +6,16 @@ say which worker of a circle is the wrong one. Used by the loader, when it has m
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from bgworker import _after
 from bgworker._config.findings import nearest
 from bgworker._config.merge import StaticWorker, StaticWorkers
 from bgworker._config.model import shortened
+from bgworker._spec import BackgroundWorker
 from bgworker.errors import ConfigurationError
 
-__all__ = ["check_after", "check_names", "circle_error", "unknown_name"]
+__all__ = ["check_after", "check_names", "circle_error", "unknown_name", "waits_for_ever"]
 
 
 def check_names(merged: StaticWorkers) -> list[ConfigurationError]:
@@ -51,6 +52,12 @@ def check_after(merged: StaticWorkers, broken_plugins: Collection[str]) -> list[
     origins = {each.worker.bgw_name: each.origins["after"] for each in merged.workers}
     absent = {each["bgw_name"]: "is not registered" for each in merged.rejected}
     absent |= dict.fromkeys(merged.switched_off, "is switched off")
+    bearers: dict[str, list[BackgroundWorker]] = {}
+    for each in merged.workers:
+        for bearer in filter(None, (each.worker.bgw_name, each.worker.instance_of)):
+            bearers.setdefault(bearer, []).append(each.worker)
+    for each in merged.workers:
+        merged.warnings += (f"{said} It is set in {each.origins['after']}." for said in waits_for_ever(each.worker, bearers))
     errors = []
     for name, before in graph.items():
         if name not in origins:
@@ -68,6 +75,30 @@ def check_after(merged: StaticWorkers, broken_plugins: Collection[str]) -> list[
         places = ", ".join(dict.fromkeys(origins[name] for name in cycle[:12] if name in origins))
         errors.append(ConfigurationError(*circle_error(cycle, f"None of them could ever be started. It is set in {places}.")))
     return errors
+
+
+def waits_for_ever(worker: BackgroundWorker, bearers: Mapping[str, Sequence[BackgroundWorker]]) -> Iterator[str]:
+    """Yield a warning for each worker whose end this one waits for, and which never ends for good by itself.
+
+    Args:
+        worker: Normalised, as all here.
+        bearers: Who bears which name.
+    """
+    for other in worker.awaited:
+        why = next(filter(None, map(_endless, bearers.get(other.name, ()))), "") if other.condition == "finished" else ""
+        if why:
+            name, awaited = shortened(worker.bgw_name), shortened(other.name)
+            yield f'background worker "{name}" waits for ever: it comes after "{awaited}:finished", and that never is: {why}.'
+
+
+def _endless(worker: BackgroundWorker) -> str:
+    """Return what starts a worker again however well it ends; empty if nothing does."""
+    if worker.schedule is not None:
+        return "its schedule starts it again, however it ended"
+    if worker.restart_on != "always":
+        return ""
+    default = ", the default of a command," if worker.command is not None else ""
+    return f'restart_on = "always"{default} starts it again after a success, too'
 
 
 def unknown_name(name: str, other: str, detail: str, near: Sequence[str] = ()) -> tuple[str, str, str]:

@@ -119,6 +119,12 @@ def syntax_error(path: str, problem: str, line: int, column: int, detail: str = 
     return ConfigurationErrors(path, [ConfigurationError(primary, detail, hint)])
 
 
+def finds_itself(path: str, patterns: list[str]) -> bool:
+    """Whether a pattern of ``include`` finds the file that has it, which is left out then."""
+    found = (beside(path, match) for pattern in patterns for match in glob.glob(pattern, root_dir=os.path.dirname(path)))
+    return any(os.path.samefile(each, path) for each in found if os.path.exists(each))
+
+
 def _included(path: str, patterns: list[str], findings: Findings) -> list[str]:
     """Return the files in the order of their patterns, sorted within each; a file that several patterns find is taken once."""
     found: dict[str, None] = {}
@@ -130,6 +136,8 @@ def _included(path: str, patterns: list[str], findings: Findings) -> list[str]:
         for match in matches:
             included = beside(path, match)
             if os.path.samefile(included, path):
+                if not glob.has_magic(pattern):
+                    findings.add("include", ("include",), f'"{shortened(pattern, 200)}" is this file itself')
                 continue
             if os.path.isfile(included):
                 found[included] = None

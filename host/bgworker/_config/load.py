@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import tomli
@@ -99,7 +99,17 @@ def parse_configuration(text: str, path: str, environ: Mapping[str, str] = os.en
         include=patterns,
         included=[source.path for source in included],
         places=[(part.findings.path, number) for part in parts for number, _ in enumerate(part.workers, 1)] if included else [],
+        overrides={name: place for part in parts for name, place in _overrides(part)},
     )
+
+
+def _overrides(part: Part) -> Iterator[tuple[str, str]]:
+    """Yield name and place of each worker of one file that names neither library nor command."""
+    for index, values in enumerate(part.workers):
+        if not {"bgw_library_name", "command"} & values.keys():
+            line = part.findings.line(("worker", index, "bgw_name"))
+            place = shortened(part.findings.path, 200) + (f":{line}" if line is not None else "")
+            yield values["bgw_name"], f"{place}: {worker_label(index + 1, None)}"
 
 
 def _references(tables: dict[str, Any]) -> list[str]:

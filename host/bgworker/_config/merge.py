@@ -112,7 +112,7 @@ def merge_static_workers(
         _admit(merged, worker, origins, override, origin, has_database=has_database, owner=owner)
     for name, (origin, _) in overrides.items():
         if name not in registered:
-            merged.reject(name, _no_such_worker(name, origin, registered))
+            merged.reject(name, _no_such_worker(name, configuration.overrides.get(name, origin), registered))
     merged.warnings += _settings_warnings(configuration, active_plugins)
     return merged
 
@@ -225,14 +225,15 @@ def _origins(worker: BackgroundWorker, owner: str, table: WorkerTable | None = N
     return {key: owner if key in set_keys else DEFAULT for key in FIELD_NAMES}
 
 
-def _no_such_worker(name: str, origin: str, registered: Collection[str]) -> str:
+def _no_such_worker(name: str, place: str, registered: Collection[str]) -> str:
     near = nearest(name, registered, count=3)
     names = ", ".join(f'"{shortened(candidate)}"' for candidate in near)
     return (
-        f'{origin} "{shortened(name)}" cannot be registered: it names no bgw_library_name, and no active plugin registers '
-        f"a background worker of this name"
+        f'{place} "{shortened(name)}" cannot be registered: it names neither bgw_library_name nor '
+        f"command, and no active plugin registers a background worker of this name"
         + (f"; the nearest registered {'names are' if len(near) > 1 else 'name is'} {names}" if near else "")
-        + ". Set bgw_library_name and bgw_function_name, or list the plugin that registers it in shared_preload_libraries."
+        + ". Set bgw_library_name and bgw_function_name, or command, or list the plugin that registers it in "
+        + "shared_preload_libraries."
     )
 
 

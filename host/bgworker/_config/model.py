@@ -495,6 +495,8 @@ class Configuration(ConfigurationTables, frozen=True, kw_only=True, forbid_unkno
     included: list[str] = field(default_factory=list)
     #: File, and number in it, of each worker; empty when nothing is included.
     places: list[tuple[str, int]] = field(default_factory=list)
+    #: How an error begins of each [[worker]] that names neither library nor command, by its name: only a plugin makes it one.
+    overrides: dict[str, str] = field(default_factory=dict)
 
 
 def worker_label(number: int, name: str | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bgworker import _after
-from bgworker._config.after import circle_error, unknown_name
+from bgworker._config.after import circle_error, unknown_name, waits_for_ever
 from bgworker._spec import BackgroundWorker
 from bgworker.errors import RegistrationError
 
@@ -38,3 +38,9 @@ def check_after(host: Host, worker: BackgroundWorker) -> None:
     graph.setdefault(worker.bgw_name, set()).update(_after.names(worker.after))
     if cycle := _after.find_cycle(graph):
         raise RegistrationError(*circle_error(cycle, "None of them could ever be started."))
+    bearers: dict[str, list[BackgroundWorker]] = {}
+    for known in (slot.worker for slot in host.machine.slots if slot.worker is not None):
+        for bearer in filter(None, (known.bgw_name, known.instance_of)):
+            bearers.setdefault(bearer, []).append(known)
+    for warning in waits_for_ever(worker, bearers):
+        host.log("WARNING", warning.rstrip("."))

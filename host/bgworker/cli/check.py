@@ -11,6 +11,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+from bgworker._config.include import finds_itself
 from bgworker._spec import BackgroundWorker
 from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
@@ -31,8 +32,6 @@ def check(invocation: Invocation, as_json: bool) -> int:
     for errors in workers.toml, 1 when a plugin is broken or a worker could not be registered.
     """
     configuration, _ = invocation.configuration_and_text()
-    if wrong := _database_errors(configuration):
-        return max(_console.complain(error) for error in wrong)
     report = load_apart(configuration)
     if report.get("errors"):
         # Settings that only a plugin can judge.
@@ -51,23 +50,6 @@ def check(invocation: Invocation, as_json: bool) -> int:
     if hint := _inactive_hint(configuration):
         _console.note("HINT", hint)
     return 1 if errors else 0
-
-
-def _database_errors(configuration: Configuration) -> list[HostError]:
-    """Return what libpq cannot read of the urls of [database]: the host would be up, and its database workers wait for ever."""
-    database = configuration.database
-    if database is None or database.url == "embedded":
-        return []
-    from bgworker._database.conninfo import parse
-
-    wrong: list[HostError] = []
-    for key, url in (("url", database.url), ("direct_url", database.direct_url)):
-        try:
-            if url is not None:
-                parse(url, f"{configuration.path}: [database] {key}")
-        except ConfigurationError as error:
-            wrong.append(error)
-    return wrong
 
 
 def load_apart(configuration: Configuration) -> dict[str, Any]:
@@ -161,8 +143,11 @@ _IN_HEADLINE = ("bgw_name", "bgw_library_name", "bgw_function_name", "command")
 
 def _print(configuration: Configuration, report: dict[str, Any]) -> None:
     _console.say(f"configuration  {configuration.path}")
-    if configuration.included:
-        _console.say(f"included       {', '.join(configuration.included)}")
+    if configuration.include:
+        itself = (
+            "; not this file itself, which a pattern finds, too" if finds_itself(configuration.path, configuration.include) else ""
+        )
+        _console.say(f"included       {', '.join(configuration.included) or 'nothing'}{itself}")
     _console.say(f"plugins        {', '.join(report['plugins']) or 'none'}")
     count = len(report["workers"])
     _console.say(f"workers        {count} of {configuration.host.max_worker_processes} slots")

@@ -76,3 +76,23 @@ def test_those_that_are_known_and_absent() -> None:
     workers = merged(["x"])
     assert problems(workers, "shop") == []
     assert workers.warnings == ['background worker "a" waits: it comes after "x", which is unknown while plugin shop is broken']
+
+
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ('restart_on = "always"', 'restart_on = "always" starts it again after a success, too'),
+        ('instances = 2\nrestart_on = "always"', 'restart_on = "always" starts it again after a success, too'),
+        ('schedule = "0 3 * * *"', "its schedule starts it again, however it ended"),
+        ('command = ["true"]', 'restart_on = "always", the default of a command, starts it again after a success, too'),
+        ('command = ["true"]\nrestart_on = "crash"', ""),
+        ("bgw_restart_time = 5", ""),
+    ],
+)
+def test_an_end_that_never_comes(keys: str, why: str) -> None:
+    """Waiting for the end of a worker that is always started again is a warning, with the reason; for its start it is none."""
+    function = "" if "command" in keys else 'bgw_library_name = "l"\nbgw_function_name = "f"\n'
+    workers = merged(["x:finished"], ["x:ready", "x"], more=f'[[worker]]\nbgw_name = "x"\n{function}{keys}')
+    assert problems(workers) == []
+    said = f'background worker "a" waits for ever: it comes after "x:finished", and that never is: {why}. '
+    assert workers.warnings == ([f"{said}It is set in workers.toml [[worker]] #1."] if why else [])

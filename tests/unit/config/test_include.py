@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bgworker._config.include import finds_itself
 from bgworker._config.load import ConfigurationErrors, load_configuration, parse_configuration, read_configuration
 from bgworker._config.merge import origin_of_entry
 
@@ -61,6 +62,9 @@ def test_each_file_is_taken_once(directory: Path) -> None:
     patterns = ["*.toml", "extra.toml", str(extra), "none/*.toml"]
     (directory / "workers.toml").write_text(f"include = {patterns}\n" + worker("main"))
     assert [table.bgw_name for table in load_configuration(str(directory / "workers.toml")).worker] == ["main", "a"]
+    # check says that the file itself was left out.
+    assert finds_itself(str(directory / "workers.toml"), patterns)
+    assert not finds_itself(str(directory / "workers.toml"), patterns[1:])
 
 
 def test_names_and_settings_stand_in_one_file(directory: Path) -> None:
@@ -104,6 +108,8 @@ def test_syntax_errors_of_included_files(directory: Path) -> None:
         ('["a.toml", ""]', "as item 2"),
         ('["absent.toml"]', 'file "absent.toml" does not exist'),
         ('["conf.d"]', '"conf.d" is not a file'),
+        ('["workers.toml"]', '"workers.toml" is this file itself'),
+        ('["conf.d/../workers.toml"]', "is this file itself"),
     ],
 )
 def test_wrong_values(directory: Path, value: str, expected: str) -> None:

@@ -157,7 +157,7 @@ def test_entry_that_meets_no_worker() -> None:
     )
     assert names(merged) == ["own", "heartbeat", "heartbeat 2"]
     error = rejected(merged)["heartbaet"]
-    assert error.startswith('workers.toml [[worker]] #1 "heartbaet" cannot be registered: it names no bgw_library_name')
+    assert error.startswith('/srv/shop/workers.toml:2: [[worker]] #1 "heartbaet" cannot be registered: it names neither bgw_lib')
     assert 'the nearest registered names are "heartbeat", "heartbeat 2".' in error
     assert "shared_preload_libraries" in error
 
