@@ -54,6 +54,15 @@ def parse(url: Any, what: str = "database url") -> Parameters:
     Raises:
         ConfigurationError: It cannot be read; the message quotes nothing of it, since any part may be the password.
     """
+    return _with_service(read(url, what), what)
+
+
+def read(url: Any, what: str = "database url") -> Parameters:
+    """Return what the url itself says, as ``parse`` does but for its ``service``: the same today and tomorrow.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
     if isinstance(url, Mapping):
         name = str(url.get("env", ""))
         if not (text := os.environ.get(name, "")):
@@ -76,7 +85,7 @@ def parse(url: Any, what: str = "database url") -> Parameters:
         reason = re.sub(r'".*"', '"..."', str(error).strip(), flags=re.DOTALL)
         raise ConfigurationError(f"{what} cannot be read: {reason}", "", _ENCODE_HINT) from None
     _refuse_misread_password(parameters, what)
-    return _with_service(parameters, what)
+    return parameters
 
 
 def _with_service(parameters: Parameters, what: str) -> Parameters:

@@ -23,6 +23,7 @@ from bgworker._config.after import check_after, check_names
 from bgworker._config.load import ConfigurationErrors, parse_configuration, read_configuration
 from bgworker._config.merge import PluginRegistration, StaticWorkers, merge_static_workers
 from bgworker._config.model import Configuration, HostSettings
+from bgworker._loader import database_url
 from bgworker._loader.traces import Traces, reset_signals
 from bgworker._plugins.discovery import InstalledPlugin, Selection, installed_plugins, select
 from bgworker._plugins.manager import PluginHost
@@ -95,11 +96,13 @@ def build(
         ConfigurationErrors: With every error of the file, and of the settings as the plugins see them.
         Spoiled: A plugin must go to ``exec_only``.
     """
+    is_new = config_text is None
     if config_path is None:
         config_text = ""
     elif config_text is None:
         config_text = read_configuration(config_path)
     configuration = parse_configuration(config_text, config_path or "")
+    database_url.check(configuration, config_text, with_service=is_new)
     sys.path[:0] = [path for path in configuration.host.python_path if path not in sys.path]
     catalogue = Catalogue(configuration, config_text, PluginHost())
     selection: Selection = select(configuration.host.shared_preload_libraries, installed_plugins())
