@@ -226,7 +226,7 @@ def test_unknown_user_is_a_failed_start(make_open_host: MakeHost) -> None:
 
 
 def test_interpreter_out_of_reach(make_open_host: MakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An interpreter in a home of mode 0700 is named as what keeps the worker from starting; others run."""
+    """An interpreter in a home of mode 0700 is named as what keeps the worker from starting, by check, too; others run."""
     closed = Path(tempfile.mkdtemp())  # of mode 0700
     try:
         (closed / "python").symlink_to(reachable_python())
@@ -234,10 +234,40 @@ def test_interpreter_out_of_reach(make_open_host: MakeHost, monkeypatch: pytest.
         host = make_open_host(
             "[host]\nmax_worker_processes = 8\n" + table("closed", "idle", f'user = "{USER}"') + table("open", "idle"), tasks=TASKS
         )
+        checked = host.run_cli("check")
+        assert checked.returncode == 1
+        cannot = f'would fail to start: user "{USER}" cannot reach the interpreter: "{closed}" is closed to it'
+        assert f'ERROR:  background worker "closed" {cannot}\n' in checked.stderr
+        assert checked.stderr.count("ERROR") == 1
         host.start_and_wait()
         host.wait_for_worker("open")
         reason = f'failed to start: user "{USER}" cannot reach the interpreter: "{closed}" is closed to it'
         host.wait_until(lambda: reason in (host.slot("closed") or {})["reason"], reason)
+    finally:
+        shutil.rmtree(closed)
+
+
+def test_check_looks_with_the_eyes_of_the_user(make_open_host: MakeHost) -> None:
+    """What root can enter, read and execute, and the worker's user cannot, is found before a start."""
+    closed = Path(tempfile.mkdtemp())  # of mode 0700
+    try:
+        (closed / "variables").write_text("A=1\n")
+        (closed / "program").symlink_to("/bin/true")
+        user = f'user = "{USER}"\n'
+        host = make_open_host(
+            "[host]\nmax_worker_processes = 8\n"
+            + table("directory", "idle", f'{user}working_directory = "{closed}"')
+            + table("variables", "idle", f'{user}env_file = "{closed}/variables"')
+            + f'[[worker]]\nbgw_name = "program"\ncommand = ["{closed}/program"]\n{user}'
+            + f'[[worker]]\nbgw_name = "good"\ncommand = ["true"]\n{user}working_directory = "/"\n'
+            + table("root", "idle", f'working_directory = "{closed}"'),
+            tasks=TASKS,
+        )
+        refused = host.run_cli("check").stderr
+        assert refused.count("ERROR") == 3, refused
+        assert f'"directory" would fail to start: could not enter working_directory "{closed}": Permission denied' in refused
+        assert f'"variables" would fail to start: could not read env_file "{closed}/variables": Permission denied' in refused
+        assert f'"program" would fail to start: there is no program "{closed}/program"' in refused
     finally:
         shutil.rmtree(closed)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from bgworker import _surroundings
 from bgworker._config.load import ConfigurationErrors
+from bgworker._loader import trial
 from bgworker._loader.catalogue import Catalogue, build
 from bgworker._process import env_file, programs
 from bgworker._process.identity import OwnIdentity, find_identity
@@ -86,7 +87,10 @@ def _refused_identity(worker: BackgroundWorker) -> dict[str, str] | None:
 
 
 def _out_of_reach(worker: BackgroundWorker) -> dict[str, str] | None:
-    """Return which file, directory or program that the worker starts with is missing or wrong, as whoever checks sees it."""
+    """Return which file, directory or program that the worker starts with is missing or wrong, for its user if it has one."""
+    if (worker.user, worker.group) != (None, None) and os.geteuid() == 0:
+        refusal = trial.problem_of(worker)
+        return None if refusal is None else _would_fail(worker, refusal)
     try:
         variables = dict(os.environ) | (env_file.read(worker.env_file) if worker.env_file is not None else {})
         if worker.working_directory is not None and not os.path.isdir(worker.working_directory):
