@@ -87,12 +87,21 @@ def own_directory(path: str, uid: int, gid: int, mode: int = 0o700) -> None:
         os.close(fd)
 
 
-def remove_empty(path: str) -> None:
-    """Remove a directory of ours if nothing is left in it; anything else is left alone."""
+def remove_socket_directory(path: str, leftovers: Collection[str]) -> None:
+    """Remove a socket directory of ours if nothing is left in it but these names; anything else is left alone."""
     try:
-        os.rmdir(path)
+        directory_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if set(found := os.listdir(directory_fd)) <= set(leftovers):
+            for name in found:
+                os.unlink(name, dir_fd=directory_fd)
+            os.rmdir(path)
     except OSError:
         pass
+    finally:
+        os.close(directory_fd)
 
 
 def read_file(directory_fd: int, name: str) -> bytes | None:

@@ -25,7 +25,7 @@ from bgworker._database.enter import Entry, enter
 from bgworker._database.initdb import Initdb
 from bgworker._database.lockfile import LOCK_FILE, SOCKET_LOCK_FILE, EmptyLocks, LockFile, is_server_of, parent_of, read_lock_file
 from bgworker._database.phases import Phase
-from bgworker._database.places import open_directory, remove_empty
+from bgworker._database.places import SOCKET_NAME, open_directory, remove_socket_directory
 from bgworker._database.plan import EmbeddedSettings, Plan, prepare
 from bgworker._database.waits import READ, Timer, Waits
 from bgworker._process.birth import clone_parent
@@ -87,6 +87,8 @@ class EmbeddedServer:
         self._initdb: Initdb | None = None
         self._pid: int | None = None
         self._socket_directory = ""
+        #: Our server has been reaped, and none was started since: what lies in its socket directory is nobody's.
+        self._has_exited = False
         #: Names the process for ever, unlike the pid; -1 where the system has no such thing.
         self._pid_fd = -1
         #: Read end of the start-up child's error pipe, and what came out of it.
@@ -121,6 +123,7 @@ class EmbeddedServer:
         self._timer = None
         try:
             plan = prepare(self._settings, self._note)
+            self._socket_directory = plan.socket_directory
             if plan.is_new:
                 self._initialise(plan)
             else:
@@ -166,7 +169,7 @@ class EmbeddedServer:
             death_signal=signal.SIGQUIT,
             parent=os.getppid(),
         )
-        self._socket_directory = plan.socket_directory
+        self._has_exited = False
         self._errors = b""
         self._error_fd, error_fd = os.pipe()
         try:
@@ -325,6 +328,7 @@ class EmbeddedServer:
             os.close(self._pid_fd)
             self._pid_fd = -1
         self._pid = None
+        self._has_exited = True
         self._owner.server_process(None)
         if self._stop_mode is not None:
             self._stopped()
@@ -385,12 +389,14 @@ class EmbeddedServer:
             pass  # it has exited: the host is about to tell
 
     def _stopped(self) -> None:
+        is_ours = self._has_exited and self._state is not State.OCCUPIED
         self._state = State.STOPPED
         if self._log_fd >= 0:
             os.close(self._log_fd)
             self._log_fd = -1
         if self._socket_directory:
-            remove_empty(self._socket_directory)
+            # A server that was killed has left its socket; one that somebody else runs here still has it.
+            remove_socket_directory(self._socket_directory, leftovers=(SOCKET_NAME, SOCKET_LOCK_FILE) if is_ours else ())
         self._owner.server_stopped()
 
     def _cancel_timer(self) -> None:

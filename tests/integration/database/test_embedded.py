@@ -14,6 +14,8 @@ import psycopg
 import pytest
 from tests.integration.database.driving import IS_ROOT, SERVICE_USER, FakeHost, is_running, processes_in, wait_until
 
+from bgworker._database.places import short_directory
+
 
 def fetch(host: FakeHost, sql: str, **changes: Any) -> list[tuple[Any, ...]]:
     """Return the rows of a query on a connection such as a worker has."""
@@ -105,6 +107,7 @@ def test_stop_before_the_configuration_and_during_initdb(make_host: Callable[...
     host.stop()
     assert os.listdir(host.data_directory) == [] or "pg" not in os.listdir(host.data_directory)
     assert not any(name.startswith("pg.new") for name in os.listdir(host.data_directory))
+    assert not os.path.exists(short_directory(os.path.realpath(host.data_directory)))
 
 
 def test_stop_right_after_birth_is_not_lost(running: FakeHost) -> None:
@@ -200,3 +203,18 @@ def test_root_host_uses_a_short_directory_of_its_own(running: FakeHost) -> None:
     assert re.fullmatch(r"/tmp/bgworker-0-[0-9a-f]{16}", str(directory))
     running.stop()
     assert not os.path.exists(str(directory))
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="the path is short and open for a host that is not root")
+@pytest.mark.parametrize("other", [False, True])
+def test_what_a_killed_server_left_in_tmp(running: FakeHost, other: bool) -> None:
+    """Its socket and lock go at the stop, and the directory with them; what somebody else has put there stays."""
+    directory = Path(short_directory(os.path.realpath(running.data_directory)))
+    if other:
+        (directory / "precious").write_text("")
+    mark = running.mark()
+    os.kill(running.postgres_pid, signal.SIGKILL)
+    running.phase("unreachable", mark)
+    running.stop()
+    assert directory.exists() == other
+    assert not other or (directory / "precious").exists()
