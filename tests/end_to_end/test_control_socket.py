@@ -33,10 +33,26 @@ def test_removed_socket_is_made_again(host: RunningHost, what: str) -> None:
                 removed.rename(host.data_directory / "gone")
                 shutil.rmtree(host.data_directory / "gone")
             host.wait_until(lambda: is_reachable(host), "the host can be reached again")
-            host.wait_until(lambda n=count: host.log().count("was removed and is made again") == n, "the log says so")  # type: ignore[misc]
+            host.wait_until(lambda n=count: host.log().count('control.sock" was removed and is made') == n, "the log says so")  # type: ignore[misc]
             client.ping()
     assert host.stop() == 0
     assert not (host.data_directory / "run" / "control.sock").exists()
+
+
+def test_removed_notify_socket_is_made_again(host: RunningHost) -> None:
+    """T52: so is the one where programs say that they are ready, alone or with its directory."""
+    run = host.data_directory / "run"
+    for count in (1, 2):
+        if count == 1:
+            (run / "notify.sock").unlink()
+        else:
+            run.rename(host.data_directory / "gone")
+            shutil.rmtree(host.data_directory / "gone")
+        said = f'socket "{run}/notify.sock" was removed and is made again'
+        host.wait_until(lambda n=count, said=said: host.log().count(f"LOG:  {said}") == n, "the log says so")  # type: ignore[misc]
+        assert (run / "notify.sock").is_socket()
+    assert host.stop() == 0
+    assert not any(run.iterdir())
 
 
 def test_what_took_the_sockets_place_stays(host: RunningHost) -> None:

@@ -40,6 +40,7 @@ class ControlServer:
         on_open: Called with each new peer.
         greeting: The first line that a peer gets, with descriptors.
         admits: Tells by uid, gid and supplementary groups who may connect besides the host's user and root.
+        on_names: Called after the name was looked at, for what else has a name beside it.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class ControlServer:
         on_open: Callable[[Peer], None],
         greeting: Callable[[Peer], tuple[Message, Sequence[int]]],
         admits: Callable[[int, int, frozenset[int] | None], bool] = lambda uid, gid, others: False,
+        on_names: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = loop
         self._on_open = on_open
         self._greeting = greeting
         self._admits = admits
+        self._on_names = on_names
         self.peers: set[Peer] = set()
         self._name = name
         self._is_accepting = True
@@ -70,8 +73,11 @@ class ControlServer:
 
     def renew(self) -> None:
         """Make the socket's name again if it is gone. Connections stay; those that wait on the old one are accepted first."""
-        if not self._name.renew(time.monotonic()):
-            return
+        if self._name.renew(time.monotonic()):
+            self._take_listener()
+        self._on_names()
+
+    def _take_listener(self) -> None:
         if self._is_accepting:
             self._accept(0)
         was_accepting = self._is_accepting

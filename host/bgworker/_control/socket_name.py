@@ -21,6 +21,8 @@ from bgworker.errors import ConfigurationError
 
 SOCKET_NAME: Final = "control.sock"
 RUN_NAME: Final = "run"
+#: Another socket in the same directory, which ``_host.program_notices`` keeps; one watch is enough for both.
+NOTIFY_NAME: Final = "notify.sock"
 #: Connections that wait for accept().
 BACKLOG: Final = 1024
 #: Pause before another try after the kernel has refused (no descriptor, a full disk), in seconds.
@@ -77,12 +79,12 @@ class SocketName:
         return self._watch.fileno() if self._watch is not None else -1
 
     def has_changed(self) -> bool:
-        """Whether what has changed since the last call may concern the name; call it when the descriptor is readable."""
+        """Whether what has changed since the last call may concern a socket; call it when the descriptor is readable."""
         if self._watch is None:
             return False
         changes = self._watch.changes()
         data, run = self._watches
-        return changes is None or not changes.isdisjoint({(data, RUN_NAME), (run, SOCKET_NAME)})
+        return changes is None or not changes.isdisjoint({(data, RUN_NAME), (run, SOCKET_NAME), (run, NOTIFY_NAME)})
 
     def is_there(self) -> bool:
         """Whether the name leads to our socket."""

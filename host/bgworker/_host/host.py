@@ -181,6 +181,7 @@ class Host:
             lambda peer: clients.came(self, peer),
             lambda peer: clients.greeting(self, peer),
             lambda uid, gid, others: clients.admits(self, uid, gid, others),
+            lambda: self.program_notices.renew(),
         )
         self.program_notices = ProgramNotices(
             self.loop,
@@ -188,6 +189,7 @@ class Host:
             self.births.by_pid,
             self.activity_table,
             lambda process, message: workers.says(self, process, message),
+            self.log,
         )
 
     # -- what the rooms and the requests ask ----------------------------------------

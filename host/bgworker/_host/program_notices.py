@@ -4,7 +4,8 @@ One datagram socket in the run directory for all commands with ``ready = "notify
 which process has sent a datagram, and only a process in the session of such a worker is listened to, so
 it needs no secret in its name. Never blocks, opens no file after the start, and is never waited for: who sends
 more than is read in a turn waits itself. Where the kernel tells no senders (other systems than Linux), or the
-directory's path is longer than the kernel takes, there is no such socket. Used by the host alone.
+directory's path is longer than the kernel takes, there is no such socket. A name that somebody removes is made
+again, as that of the control socket is. Used by the host alone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from bgworker._control.protocol import Message
-from bgworker._control.socket_name import RUN_NAME
+from bgworker._control.socket_name import NOTIFY_NAME, RUN_NAME, Log
 from bgworker._host.births import WorkerProcess
 from bgworker._loop import Loop
 from bgworker._shm.layout import ActivityRecord
@@ -27,7 +28,6 @@ from bgworker._shm.table import ActivityTable
 from bgworker._spec import printable
 from bgworker.errors import ConfigurationError
 
-NAME: Final = "notify.sock"
 #: sun_path holds that many bytes and a zero (unix(7)); programs connect by the name as it is.
 _LONGEST_PATH: Final = 107
 #: Longer datagrams are not read; sd_notify's own users stay far below.
@@ -48,6 +48,7 @@ class ProgramNotices:
         processes: Every worker process, by its pid.
         activities: Where STATUS goes.
         on_message: Called with a process that is ready, and the message that a worker in Python would send.
+        log: Is told when the name was lost, and what became of it.
 
     Raises:
         ConfigurationError: Something that is no socket of ours has the name.
@@ -60,25 +61,92 @@ class ProgramNotices:
         processes: Mapping[int, WorkerProcess],
         activities: ActivityTable,
         on_message: Callable[[WorkerProcess, Message], None],
+        log: Log,
     ) -> None:
         self._loop, self._processes, self._activities, self._on_message = loop, processes, activities, on_message
+        self._log = log
+        #: What the log was told last; nothing is said twice in a row.
+        self._said = ""
+        #: What the name leads to, held so that nothing else gets its inode number while we compare.
+        self._bound_fd = -1
         #: What a program finds in NOTIFY_SOCKET; empty where there is no such socket.
-        self.path = f"{data_directory}/{RUN_NAME}/{NAME}"
+        self.path = f"{data_directory}/{RUN_NAME}/{NOTIFY_NAME}"
         self._socket: socket.socket | None = None
         if not hasattr(socket, "SO_PASSCRED") or len(os.fsencode(self.path)) > _LONGEST_PATH:
             self.path = ""
             return
-        self._socket = _bind(self.path)
-        loop.add(self._socket, selectors.EVENT_READ, self._read)
+        with contextlib.suppress(FileNotFoundError):
+            # Of a dead host: the host lock is held, so it is nobody's.
+            if stat.S_ISSOCK(os.lstat(self.path).st_mode):
+                os.unlink(self.path)
+        try:
+            self._bind()
+        except OSError as error:
+            raise ConfigurationError(
+                f'could not create socket "{self.path}": {error.strerror or error}',
+                "Programs say there that they are ready. What is there and is no socket of a dead host is left untouched.",
+            ) from None
+
+    def renew(self) -> None:
+        """Make the name again if it is gone; what stands in its place and is not ours is left alone. Never raises."""
+        if self._socket is None or self._is_there():
+            return
+        self._read(0)  # what was said before
+        try:
+            self._bind()
+        except OSError as error:
+            if (reason := error.strerror or str(error)) != self._said:
+                self._said = reason
+                detail = 'Programs with ready = "notify" cannot say that they are ready.'
+                hint = "Move away what is there: the host then makes the socket again."
+                self._log("WARNING", f'socket "{self.path}" is gone and could not be made again: {reason}', detail, hint)
+            return
+        self._said = ""
+        self._log("LOG", f'socket "{self.path}" was removed and is made again', "", "")
 
     def close(self) -> None:
-        """Stop listening and remove the name."""
+        """Stop listening and remove the name, if it is still ours."""
+        if self._socket is not None:
+            if self._is_there():
+                with contextlib.suppress(OSError):
+                    os.unlink(self.path)
+            self._let_go()
+            self._socket = None
+
+    def _is_there(self) -> bool:
+        """Whether the name leads to our socket."""
+        try:
+            return os.path.samestat(os.lstat(self.path), os.fstat(self._bound_fd))
+        except OSError:
+            return False
+
+    def _let_go(self) -> None:
         if self._socket is not None:
             self._loop.remove(self._socket)
             self._socket.close()
-            self._socket = None
-            with contextlib.suppress(OSError):
-                os.unlink(self.path)
+            os.close(self._bound_fd)
+
+    def _bind(self) -> None:
+        """Listen on the name, on a new socket.
+
+        Raises:
+            OSError: The name is taken, or cannot be made.
+        """
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        # Root's workers may have users of their own. Who else could write here is not listened to.
+        mode = 0o666 if os.geteuid() == 0 else 0o600
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            os.fchmod(listener.fileno(), mode)
+            listener.bind(self.path)
+            os.chmod(self.path, mode)
+            bound_fd = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            listener.close()
+            raise
+        self._let_go()
+        self._socket, self._bound_fd = listener, bound_fd
+        self._loop.add(listener, selectors.EVENT_READ, self._read)
 
     def _read(self, _events: int) -> None:
         assert self._socket is not None
@@ -122,25 +190,3 @@ class ProgramNotices:
         life = process.life
         shown = printable(text.strip())[:_MAX_STATUS]
         self._activities.write(life.slotno, ActivityRecord(life.generation, state="", wait_event="", text=shown))
-
-
-def _bind(path: str) -> socket.socket:
-    """Bind the name, in place of one that a dead host has left: the host lock is held, so it is nobody's."""
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.lstat(path).st_mode):
-            os.unlink(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    # Root's workers may have users of their own. Who else could write here is not listened to.
-    mode = 0o666 if os.geteuid() == 0 else 0o600
-    try:
-        os.fchmod(listener.fileno(), mode)
-        listener.bind(path)
-        os.chmod(path, mode)
-    except OSError as error:
-        listener.close()
-        raise ConfigurationError(
-            f'could not create socket "{path}": {error.strerror or error}',
-            "Programs say there that they are ready. What is there and is no socket of a dead host is left untouched.",
-        ) from None
-    return listener

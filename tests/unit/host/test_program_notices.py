@@ -31,7 +31,14 @@ class Bench:
         self.loop, self.table = Loop(()), ActivityTable(2)
         self.said: list[Any] = []
         self.processes: dict[int, Any] = {}
-        self.notices = ProgramNotices(self.loop, str(directory), self.processes, self.table, lambda p, m: self.said.append((p, m)))
+        self.logged: list[str] = []
+        self.notices = ProgramNotices(
+            self.loop, str(directory), self.processes, self.table, lambda p, m: self.said.append((p, m)), self.log
+        )
+
+    def log(self, _level: str, message: str, _detail: str, _hint: str) -> None:
+        """Keep a message."""
+        self.logged.append(message)
 
     def process(self, pid: int, *, command: tuple[str, ...] | None = ("x",), says: bool = True) -> Any:
         """Have a worker of this pid."""
@@ -117,13 +124,37 @@ def test_place(bench: Bench, tmp_path: Path) -> None:
     dead = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     dead.bind(bench.notices.path)
     dead.close()
-    again = ProgramNotices(bench.loop, str(tmp_path), {}, bench.table, lambda p, m: None)
+    again = ProgramNotices(bench.loop, str(tmp_path), {}, bench.table, lambda p, m: None, bench.log)
     again.close()
     assert not os.path.exists(bench.notices.path)
     Path(bench.notices.path).write_text("precious")
     with pytest.raises(ConfigurationError, match="could not create socket"):
-        ProgramNotices(bench.loop, str(tmp_path), {}, bench.table, lambda p, m: None)
+        ProgramNotices(bench.loop, str(tmp_path), {}, bench.table, lambda p, m: None, bench.log)
     os.unlink(bench.notices.path)
-    long = ProgramNotices(bench.loop, f"/{'x' * 100}", {}, bench.table, lambda p, m: None)
+    long = ProgramNotices(bench.loop, f"/{'x' * 100}", {}, bench.table, lambda p, m: None, bench.log)
     assert long.path == ""
     long.close()
+
+
+def test_a_name_that_was_removed(bench: Bench) -> None:
+    """It is made again, and what was said before is still heard; something else in its place is left alone, and said once."""
+    process = bench.process(os.getpid())
+    bench.notices.renew()
+    assert bench.logged == []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"READY=1", bench.notices.path)
+    os.unlink(bench.notices.path)
+    bench.notices.renew()
+    assert bench.said == [(process, {"type": "ready"})]
+    assert bench.logged == [f'socket "{bench.notices.path}" was removed and is made again']
+    bench.send(b"READY=1")
+    assert len(bench.said) == 2
+    place = Path(bench.notices.path)
+    place.unlink()
+    place.write_text("precious")
+    bench.notices.renew()
+    bench.notices.renew()
+    assert place.read_text() == "precious"
+    assert bench.logged[1:] == [f'socket "{place}" is gone and could not be made again: Address already in use']
+    bench.notices.close()
+    assert place.read_text() == "precious"
