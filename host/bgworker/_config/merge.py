@@ -31,6 +31,10 @@ __all__ = [
     "origin_of_entry",
 ]
 
+#: No worker in Python has less memory resident when its function begins: interpreter and runtime alone have about 20 MiB.
+LEAST_MEMORY: Final = 16 << 20
+#: No process has less; somebody has forgotten the M.
+LEAST_OF_COMMAND: Final = 1 << 16
 #: Origin of a value that nobody set.
 DEFAULT: Final = "default"
 #: What BackgroundWorker has for each key; bgw_name has no default and is always somebody's.
@@ -187,6 +191,21 @@ def _admit(
         merged.workers += [StaticWorker(each, origins) for each in made]
         if sane.wake_on and not has_database:
             merged.warnings.append(f'wake_on of background worker "{printable(name)}" has no effect: there is no [database]')
+        if warning := _memory_warning(sane):
+            merged.warnings.append(warning)
+
+
+def _memory_warning(worker: BackgroundWorker) -> str:
+    """Return what is wrong with a max_memory that the worker is over from its start; empty if nothing is known to be."""
+    given = worker.max_memory
+    least, needed = LEAST_MEMORY, f"a Python worker uses more than {LEAST_MEMORY >> 20}M"
+    if worker.command is not None:
+        least, needed = LEAST_OF_COMMAND, "no program runs in that"
+    if not isinstance(given, int) or given >= least:
+        return ""
+    shown = f"{given >> 20}M" if given % (1 << 20) == 0 else f"{given} bytes"
+    name = printable(worker.bgw_name)
+    return f'max_memory of background worker "{name}" is {shown}, and {needed}: it would be stopped soon after each start'
 
 
 def _instances(worker: BackgroundWorker, table: WorkerTable | None, *, has_database: bool) -> list[BackgroundWorker]:

@@ -119,9 +119,11 @@ def too_old(max_age: float) -> str:
     return f"recycled: it has run for its max_age, {seconds(max_age)}"
 
 
-def too_big(used: int, max_memory: int) -> str:
-    """Return the cause of a restart by max_memory."""
-    return f"recycled: it uses {megabytes(used)} of memory, and its max_memory is {megabytes(max_memory)}"
+def too_big(used: int, max_memory: int, age: float | None = None) -> str:
+    """Return the cause of a restart by max_memory; the age where it is so short that no leak can be at work."""
+    # The word "already" tells this from what max_memory is for; tui.health looks for it.
+    early = "" if age is None else f" already {seconds(round(age, 1))} after its start"
+    return f"recycled: it uses {megabytes(used)} of memory{early}, and its max_memory is {megabytes(max_memory)}"
 
 
 def megabytes(count: int) -> str:

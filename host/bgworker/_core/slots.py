@@ -710,8 +710,11 @@ class SlotMachine:
             return self._overlaps(slot, slot.run, now)
         return []
 
-    def recycle(self, slotno: int, generation: int, cause: str, now: float) -> list[Effect]:
-        """Give a running worker a new process, as a restart does; a host that shuts down does not begin one."""
+    def recycle(self, slotno: int, generation: int, cause: str, now: float, hint: str = "") -> list[Effect]:
+        """Give a running worker a new process, as a restart does; a host that shuts down does not begin one.
+
+        With a hint, what to do about it, the log has it as a warning.
+        """
         slot = self._find(slotno, generation)
         if slot is None or slot.state is not SlotState.STARTED:
             return []
@@ -719,7 +722,7 @@ class SlotMachine:
         if self.shutdown is not None:
             self._changed(slot, now)
             return []
-        log = Log("LOG", f"{who(slot)} is {cause}")
+        log = Log("WARNING" if hint else "LOG", f"{who(slot)} is {cause}", hint=hint)
         return [*self._fire(slot, Event.RESTART, self._wish(slot, Intent.RESTART, cause, now)), log]
 
     def _start_timeout_of(self, slot: Slot) -> float:

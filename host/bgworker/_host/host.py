@@ -296,8 +296,8 @@ class Host:
             now = time.monotonic()
             self.children.look_for_stopped(came, now)
             self.apply(self.machine.tick(now))
-            for slotno, generation, why in self.memory.too_big(now):
-                self.apply(self.machine.recycle(slotno, generation, why, now))
+            for slotno, generation, why, hint in self.memory.too_big(now):
+                self.apply(self.machine.recycle(slotno, generation, why, now, hint))
             self.waits.expire(now)
             self._ensure_helpers(now)
             self.shutdown.go_on(now)

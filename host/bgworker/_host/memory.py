@@ -17,6 +17,9 @@ from bgworker._core.states import SlotState
 
 #: Seconds between two looks.
 LOOK_INTERVAL: Final = 2.0
+#: A worker that is too big within so many seconds of its start needs that much: a new process will not use less.
+AT_ONCE: Final = 5.0
+HINT: Final = "Raise max_memory: as it is, each new process is stopped soon after its start."
 _PAGE_SIZE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -40,8 +43,8 @@ class MemoryWatch:
         """Return when to look; None while nobody is to be looked at."""
         return self._look_at
 
-    def too_big(self, now: float) -> list[tuple[int, int, str]]:
-        """Return slot and generation of each worker that is to be recycled, with the reason, if it is time to look."""
+    def too_big(self, now: float) -> list[tuple[int, int, str, str]]:
+        """Return slot and generation of each worker that is to be recycled, with reason and hint, if it is time to look."""
         if self._look_at is None or now < self._look_at:
             return []
         watched = [slot for slot in self._slots if slot.state is SlotState.STARTED and slot.registration.max_memory is not None]
@@ -52,7 +55,9 @@ class MemoryWatch:
             used = 0 if slot.pid is None else resident(slot.pid)
             # A text is made a number when the worker is registered.
             if isinstance(limit, int) and used > limit:
-                found.append((slot.slotno, slot.generation, reasons.too_big(used, limit)))
+                age = AT_ONCE if slot.started_at is None else now - slot.started_at
+                why = reasons.too_big(used, limit, age if age < AT_ONCE else None)
+                found.append((slot.slotno, slot.generation, why, HINT if age < AT_ONCE else ""))
         return found
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 
 from bgworker._spec import is_number
-from bgworker.tui.health import held_by, is_failure, slots_of
+from bgworker.tui.health import held_by, is_failure, needs_more_memory, slots_of
 from bgworker.tui.words import clean, exact_duration, how_it_ended, instant, size
 
 Record = dict[str, Any]
@@ -222,6 +222,8 @@ def _add_exits(found: Explanation, exits: Sequence[Record], now: float, last_exi
     found.chain.append(f"Its last life ended {_ago(latest, now)}: {_sentence(told(latest))}")
     if asker := asked_by(latest):
         found.chain.append(asker)
+    if needs_more_memory(latest):
+        found.advice.append("Raise its max_memory: it needs more than that from its start, and is stopped again and again.")
     if latest.get("oom_kill"):
         found.chain.append("The kernel's OOM killer was at work at that moment: it may have been out of memory.")
         found.advice.append(_OOM_HINT)

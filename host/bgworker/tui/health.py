@@ -23,6 +23,8 @@ FAILURE_SECONDS: Final = 3600.0
 
 #: How the reason of an exit begins that the host asked for, for whomever; the host writes it, and no worker can.
 _AS_ASKED: Final = re.compile(r"(?:exit \d+|signal \d+(?: \([^)]*\))?), as asked: ")
+#: In the reason of an exit by max_memory that came at once: the worker needs more than it may have.
+_AT_ONCE: Final = " of memory already "
 #: Ends the last words of a worker that somebody else told to go (C22), with a SIGTERM that the host knows nothing of.
 _ASKED_FOR: Final = "due to administrator command"
 
@@ -50,11 +52,21 @@ def is_failure(last_exit: Any) -> bool:
     return last_exit.get("signal") is not None or (code is not None and not is_success(code, reason))
 
 
+def needs_more_memory(last_exit: Any) -> bool:
+    """Whether a worker was recycled by its max_memory soon after its start, which will go on."""
+    reason = str(last_exit.get("reason") or "") if isinstance(last_exit, dict) else ""
+    return _AS_ASKED.match(reason) is not None and _AT_ONCE in reason
+
+
 def is_unsettled(slot: dict[str, Any], now: float) -> bool:
     """Whether a started worker failed so recently that nobody can say yet that it is well."""
     last_exit = slot.get("last_exit")
     started_at = instant(slot.get("started_at"))
-    if started_at is None or now - started_at >= SETTLE_SECONDS or not is_failure(last_exit):
+    if started_at is None or now - started_at >= SETTLE_SECONDS:
+        return False
+    if needs_more_memory(last_exit):
+        return True
+    if not is_failure(last_exit):
         return False
     return not _came_back_on_request(slot, started_at)
 

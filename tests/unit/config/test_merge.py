@@ -280,3 +280,20 @@ def test_file_of_another_name() -> None:
     text = parse_configuration(OWN, "/srv/shop/production.toml", {})
     assert merge_static_workers(text, [], []).workers[0].origins["bgw_name"] == "production.toml [[worker]] #1"
     assert merge_static_workers(Configuration(), [registered("a")], []).workers[0].origins["bgw_name"] == "plugin notify_demo"
+
+
+@pytest.mark.parametrize(
+    ("keys", "warning"),
+    [
+        ("max_memory = 200", "200 bytes, and a Python worker uses more than 16M"),
+        ('max_memory = "15M"', "15M, and a Python worker uses more than 16M"),
+        ('max_memory = "16M"', ""),
+        ('command = ["sleep", "9"]\nmax_memory = "1M"', ""),
+        ('command = ["sleep", "9"]\nmax_memory = 200', "200 bytes, and no program runs in that"),
+    ],
+)
+def test_max_memory_that_no_worker_can_keep(keys: str, warning: str) -> None:
+    """Less than an interpreter needs is a warning, for it would be stopped soon after each start; a program may need little."""
+    text = '[[worker]]\nbgw_name = "own"\n' + ("" if "command" in keys else 'bgw_library_name = "a"\nbgw_function_name = "b"\n')
+    said = f'max_memory of background worker "own" is {warning}: it would be stopped soon after each start'
+    assert merge(text + keys, active=()).warnings == ([said] if warning else [])

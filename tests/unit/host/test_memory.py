@@ -7,7 +7,7 @@ import os
 from bgworker._core.reasons import too_big
 from bgworker._core.slots import Slot
 from bgworker._core.states import SlotState
-from bgworker._host.memory import LOOK_INTERVAL, MemoryWatch, resident
+from bgworker._host.memory import AT_ONCE, LOOK_INTERVAL, MemoryWatch, resident
 from bgworker._spec import BackgroundWorker
 
 
@@ -37,10 +37,25 @@ def test_who_uses_too_much_is_named_with_figures() -> None:
     watch = MemoryWatch([big, free])
     watch.started(big, 0.0)
     assert watch.too_big(1.0) == []
-    ((slotno, generation, why),) = watch.too_big(LOOK_INTERVAL)
-    assert (slotno, generation) == (0, 1)
+    ((slotno, generation, why, hint),) = watch.too_big(LOOK_INTERVAL)
+    assert (slotno, generation, hint) == (0, 1, "")
     assert why.startswith("recycled: it uses ")
     assert why.endswith("M of memory, and its max_memory is 1M")
+
+
+def test_a_worker_that_is_too_big_at_once() -> None:
+    """Soon after its start it is no leak: the reason says so, and the hint what to do."""
+    big = a_slot(1 << 20)
+    big.started_at = 0.5
+    watch = MemoryWatch([big])
+    watch.started(big, 0.5)
+    ((_, _, why, hint),) = watch.too_big(0.5 + LOOK_INTERVAL)
+    assert "M of memory already 2 s after its start, and its max_memory is 1M" in why
+    assert hint.startswith("Raise max_memory")
+    big.started_at = -AT_ONCE
+    ((_, _, why, hint),) = watch.too_big(0.5 + 2 * LOOK_INTERVAL)
+    assert "already" not in why
+    assert hint == ""
 
 
 def test_forgotten_unit_is_seen() -> None:

@@ -59,6 +59,15 @@ def test_an_exit_as_asked_is_no_failure(make_slot: Any, make_exit: Any, now: flo
     assert health.is_trouble(make_slot(1, "a", age=2.0, last_exit=forged), now)
 
 
+def test_a_worker_that_needs_more_memory_is_trouble(make_slot: Any, make_exit: Any, now: float) -> None:
+    """Recycled soon after its start it will be so again; recycled after a good while it was meant to be."""
+    why = "exit 1, as asked: recycled: it uses 24M of memory{}, and its max_memory is 20M"
+    early, late = (make_exit(reason=why.format(age), ago=2.1) for age in (" already 2 s after its start", ""))
+    assert health.is_trouble(make_slot(1, "a", age=2.0, last_exit=early), now)
+    assert not health.is_trouble(make_slot(1, "a", age=health.SETTLE_SECONDS + 1, last_exit=early), now)
+    assert not health.is_trouble(make_slot(1, "a", age=2.0, last_exit=late), now)
+
+
 def test_holders_of_the_slots(make_status: Any, make_slot: Any) -> None:
     """Who holds the slots is told by type and library, the most first, few of them by name."""
     slots = [make_slot(n, f"export {n}", bgw_type="export") for n in range(3)]
