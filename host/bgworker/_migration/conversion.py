@@ -34,6 +34,11 @@ class Conversion:
     workers: list[dict[str, Any]] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
 
+    @property
+    def count(self) -> int:
+        """How many workers run, instances counted."""
+        return sum(int(worker.get("instances", 1)) for worker in self.workers)
+
     def text(self, source: str) -> str:
         """Return the workers.toml.
 
@@ -41,7 +46,7 @@ class Conversion:
             source: What it was made of, for its first line.
         """
         # Room to grow, and for workers that are registered while the host runs.
-        slots = max(64, 2 * len(self.workers))
+        slots = max(64, 2 * self.count)
         parts = [
             f"# Made from {source} by bgworker import. Look it over, then: bgworker check",
             table_text("[host]", {"max_worker_processes": slots}),

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bgworker._migration.conversion import Conversion, Remark, named_once
+from bgworker._supervision import MOST_INSTANCES
 from bgworker.errors import ConfigurationError
 
 #: Signals as supervisord and we both write them.
@@ -22,6 +23,8 @@ _SIGNALS: Final = ("TERM", "HUP", "INT", "QUIT", "KILL", "USR1", "USR2")
 _TRUE: Final = ("true", "yes", "on", "1", "t", "y")
 _UNITS: Final = {"kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
 _PAIR: Final = re.compile(r"""\s*([^=\s,]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^,]*?))\s*(?:,|$)""")
+#: The number of a process in its name, with what parts it from the rest.
+_NUMBERED: Final = re.compile(r"[-_:. ]*%\(process_num\)\d*[dis]")
 #: Sections that say how supervisord itself is reached; ours needs nothing.
 _CONTROL: Final = ("unix_http_server", "inet_http_server", "supervisorctl")
 _NO_COUNTERPART: Final = {
@@ -165,9 +168,30 @@ class _Reader:
         template = section.values.get("process_name") or (
             "%(program_name)s" if count == 1 else "%(program_name)s_%(process_num)02d"
         )
-        for number in range(first, first + count):
-            worker = _Program(self, section, name, self._groups.get(name), number, count, is_first=number == first)
-            self._result.workers.append(worker.convert(template))
+        processes = [
+            _Program(self, section, name, self._groups.get(name), number, count, is_first=number == first)
+            for number in range(first, first + count)
+        ]
+        workers = [process.convert(template) for process in processes]
+        common_name = processes[0].name_from(_NUMBERED.sub("", template)).strip("-_:. ") or name
+        self._result.workers += self._as_instances(section, common_name, workers) or workers
+
+    def _as_instances(self, section: _Section, name: str, workers: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+        """Return the processes of one program as one worker with instances; None where they differ in more than their names."""
+        if len(workers) == 1 or len(workers) > MOST_INSTANCES:
+            return None
+        first, *others = ({key: value for key, value in worker.items() if key != "bgw_name"} for worker in workers)
+        if differing := sorted({key for other in others for key in other if other[key] != first[key]}):
+            reason = f"a [[worker]] for each process, because %(process_num) stands in its {', '.join(differing)}"
+            advice = f"one that reads BGWORKER_INSTANCE, 1 to {len(workers)}, can do with instances = {len(workers)}"
+            self._remark(section, "numprocs", f"{reason}; {advice}")
+            return None
+        were, last = workers[0]["bgw_name"], workers[-1]["bgw_name"]
+        renamed = "" if were == last else f", and no longer {were} to {last}"
+        self._remark(section, "numprocs", f"its processes are called {name}-1 to {name}-{len(workers)} here{renamed}")
+        if first["bgw_type"] == name:
+            del first["bgw_type"]
+        return [{"bgw_name": name, "instances": len(workers), **first}]
 
     @property
     def daemon(self) -> _Section | None:
@@ -207,7 +231,7 @@ class _Program:
 
     def convert(self, template: str) -> dict[str, Any]:
         """Return the keys of the [[worker]]."""
-        self._worker["bgw_name"] = self._expand("process_name", template).strip()
+        self._worker["bgw_name"] = self.name_from(template)
         if self._group or self._count > 1:
             self._worker["bgw_type"] = self._group or self._program
         self._command()
@@ -241,6 +265,10 @@ class _Program:
         if "stopwaitsecs" not in values:
             self._worker["stop_timeout"] = 10  # supervisord's default; ours is shorter
         return self._worker
+
+    def name_from(self, template: str) -> str:
+        """Return the name that a ``process_name`` gives this process."""
+        return self._expand("process_name", template).strip()
 
     def _say(self, key: str, text: str) -> None:
         if self._is_first:

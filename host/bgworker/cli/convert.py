@@ -43,7 +43,7 @@ def convert(_invocation: Invocation, kind: str, file: str, output: str | None) -
         _console.say(text.rstrip("\n"))
     else:
         _write(output, text)
-    count = len(result.workers)
+    count = result.count
     _console.note("NOTE", f"{count} {'worker' if count == 1 else 'workers'}; next: bgworker check -c {output or 'FILE'}")
     return 0
 

@@ -63,7 +63,38 @@ def test_numprocs_makes_a_worker_each(tmp_path: Path) -> None:
         ("web_01", "shop", "8001"),
         ("web_02", "shop", "8002"),
     ]
-    assert len(remarks) == 1, "what holds for both is said once"
+    assert len(remarks) == 2, "what holds for both is said once"
+    assert remarks[1] == (
+        "supervisord.conf:3: [program:web] numprocs: a [[worker]] for each process, because %(process_num) stands in its command; "
+        "one that reads BGWORKER_INSTANCE, 1 to 2, can do with instances = 2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("process_name", "name", "were"),
+    [
+        ("", "web", ", and no longer web_01 to web_03"),
+        ("process_name=%(program_name)s-%(process_num)d-of-%(numprocs)d\n", "web-of-3", ", and no longer web-1-of-3 to web-3-of-3"),
+        ("process_name=%(process_num)s\n", "web", ", and no longer 1 to 3"),
+        ("process_name=same\n", "same", ""),
+    ],
+)
+def test_numprocs_that_differ_in_nothing_but_their_names(tmp_path: Path, process_name: str, name: str, were: str) -> None:
+    """They are one worker with instances, and what they are called from now on is said."""
+    text = f"[program:web]\ncommand=web --of %(numprocs)d\nnumprocs=3\n{process_name}numprocs_start=1\nenvironment=A=1\n"
+    (worker,), remarks = converted(tmp_path, text)
+    assert (worker["bgw_name"], worker["instances"], worker.get("bgw_type", name)) == (name, 3, "web" if name != "web" else name)
+    assert worker["command"] == ["web", "--of", "3"]
+    assert remarks == [
+        f"supervisord.conf:3: [program:web] numprocs: its processes are called {name}-1 to {name}-3 here{were}",
+    ]
+
+
+def test_number_in_the_environment_alone(tmp_path: Path) -> None:
+    """A program that reads its number under a name of its own keeps a worker for each."""
+    workers, remarks = converted(tmp_path, '[program:web]\ncommand=web\nnumprocs=2\nenvironment=N="%(process_num)d"\n')
+    assert [worker["environment"] for worker in workers] == [{"N": "0"}, {"N": "1"}]
+    assert "because %(process_num) stands in its environment;" in remarks[0]
 
 
 @pytest.mark.parametrize(
@@ -160,5 +191,6 @@ def test_file_that_is_no_configuration(tmp_path: Path, text: str) -> None:
 
 def test_names_that_meet(tmp_path: Path) -> None:
     """Two workers of one name are written, and said: check refuses them."""
-    _workers, remarks = converted(tmp_path, "[program:a]\ncommand=a\nnumprocs=2\nprocess_name=same\n")
+    text = "[program:a]\ncommand=a --port %(process_num)d\nnumprocs=2\nprocess_name=same\n"
+    _workers, (_number, *remarks) = converted(tmp_path, text)
     assert remarks == ['supervisord.conf: "same": 2 workers would have this name; give each its own']
