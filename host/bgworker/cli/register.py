@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from bgworker._spec import BGWORKER_SHMEM_ACCESS, STOP_WHEN, BackgroundWorker, BgWorkerFlags, BgWorkerStartTime
+from bgworker._spec import BGWORKER_SHMEM_ACCESS, STOP_WHEN, BackgroundWorker, BgWorkerFlags, BgWorkerStartTime, worker_from_dict
 from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import json_option, json_value, library_function, restart_time, seconds, verb
+from bgworker.cli._set import assignment, complete_key, merged
 from bgworker.cli.wait import not_running
 from bgworker.tui.words import is_success
 
@@ -20,10 +21,12 @@ from bgworker.tui.words import is_success
 bgworker register shop_queue:export --arg '{"order": 42}' --wait
 bgworker register shop_queue:drain --name order-drain --restart-time 5 --wake-on orders \\
     --flag BGWORKER_BACKEND_DATABASE_CONNECTION
+bgworker register shop_queue:report --set schedule='30 3 * * *' --set max_memory=200M --set environment.TZ=UTC
+bgworker register --name dump --set 'command=["pg_dump", "-Fc", "-f", "/srv/shop.dump", "shop"]'
 """,
 )
-@click.argument("library_function", metavar="LIBRARY:FUNCTION", type=library_function)
-@click.option("--name", help="bgw_name; LIBRARY:FUNCTION if not said.")
+@click.argument("library_function", metavar="[LIBRARY:FUNCTION]", type=library_function, required=False)
+@click.option("--name", help="bgw_name; LIBRARY:FUNCTION, or the program, if not said.")
 @click.option("--type", "type_", help="bgw_type; the name if not said.")
 @click.option(
     "--flag",
@@ -52,12 +55,23 @@ bgworker register shop_queue:drain --name order-drain --restart-time 5 --wake-on
     help="phase_lost stops it while the database is not in the state of --start-time; never if not said.",
 )
 @click.option("--singleton", is_flag=True, help="One active instance among all hosts that share the database; others wait.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    type=assignment,
+    metavar="KEY=VALUE",
+    shell_complete=complete_key,
+    help="Any key of [[worker]], its value in TOML; what is no TOML is a text. It goes before an option.",
+)
 @click.option("--if-absent", is_flag=True, help="Leave a registered worker of this name as it is.")
 @click.option("--wait", "is_waited", is_flag=True, help="Come back when it has started; exit code 1 if it does not start.")
 @click.option("--timeout", type=seconds, metavar="S", help="With --wait: give up after this many seconds, with exit code 4.")
 @json_option
 def register(invocation: Invocation, as_json: bool, is_waited: bool, timeout: float | None, if_absent: bool, **keys: Any) -> int:
     """Register a dynamic background worker: FUNCTION of LIBRARY, a plugin or an importable module.
+
+    A program instead of a function is named with --set command=[...]. Paths must be absolute.
 
     Prints its handle, SLOT.GENERATION. Without --wait, exit code 0 says that it has a slot, not
     that it runs. Exit code 5: no slot is free.
@@ -89,13 +103,22 @@ def register(invocation: Invocation, as_json: bool, is_waited: bool, timeout: fl
 
 
 def worker_from_options(keys: dict[str, Any]) -> BackgroundWorker:
-    """Return the registration that the options describe; the host checks it."""
-    library, function = keys["library_function"]
+    """Return the registration that the options describe; the host checks it.
+
+    Raises:
+        RegistrationError: A value of --set has the wrong type.
+    """
+    given = merged(keys["assignments"])
+    command = given.get("command")
+    if keys["library_function"] is None and command is None:
+        raise click.UsageError("missing argument LIBRARY:FUNCTION, or --set command=[...]")
+    library, function = keys["library_function"] or ("", "")
+    name = f"{library}:{function}" if library else command[0] if isinstance(command, list) and command else "command"
     flags = BGWORKER_SHMEM_ACCESS
     for name in keys["flags"]:
         flags |= BgWorkerFlags[name]
-    return BackgroundWorker(
-        bgw_name=keys["name"] if keys["name"] is not None else f"{library}:{function}",
+    worker = BackgroundWorker(
+        bgw_name=keys["name"] if keys["name"] is not None else str(name),
         bgw_type=keys["type_"] or "",
         bgw_flags=flags,
         bgw_start_time=BgWorkerStartTime[keys["start_time"]],
@@ -109,3 +132,4 @@ def worker_from_options(keys: dict[str, Any]) -> BackgroundWorker:
         stop_when=keys["stop_when"],
         singleton=keys["singleton"],
     )
+    return worker_from_dict(worker.to_dict() | given) if given else worker

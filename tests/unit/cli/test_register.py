@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from bgworker._spec import BGW_NEVER_RESTART, BGWORKER_SHMEM_ACCESS, DATABASE_WORKER_FLAGS, BgWorkerStartTime
+from bgworker._spec import BGW_NEVER_RESTART, BGWORKER_SHMEM_ACCESS, DATABASE_WORKER_FLAGS, FIELD_NAMES, BgWorkerStartTime
+from bgworker.cli._set import KEYS, complete_key
 from bgworker.errors import NoFreeSlot, WaitTimeout, WorkerNotFound
 
 Run = Callable[..., tuple[int, str, str]]
@@ -136,3 +137,51 @@ def test_wait_for_what_is_over(client: Any, run: Run) -> None:
     ]
     assert run("wait", "a", "--shutdown") == (0, "stopped a (3.2): exit 0\n", "")
     assert run("wait", "b", "--shutdown")[0] == 1
+
+
+def test_any_key(registered: Any, run: Run) -> None:
+    """--set takes each key of a [[worker]] in TOML, or a text where it is none; tables grow by keys; an option counts less."""
+    words = [
+        "nice=5", "umask=022", "schedule=*/5 * * * *", 'after=["a:ready", "b"]', "restart_backoff={factor = 3}", "environment.A=b",
+        'environment.B="1"', "rlimits.nofile=9", "bgw_type=new", "success_exit_codes=[3]", "bgw_main_arg.at=2026-01-31",
+    ]  # fmt: skip
+    assert run("register", "a:b", "--type", "old", *(word for each in words for word in ("--set", each)))[0] == 0
+    worker = registered.calls[0][1]
+    assert (worker.nice, worker.umask, worker.schedule, worker.bgw_type) == (5, "022", "*/5 * * * *", "new")
+    assert (worker.after, worker.restart_backoff) == (("a:ready", "b"), {"factor": 3})
+    assert (worker.environment, worker.rlimits) == ({"A": "b", "B": "1"}, {"nofile": 9})
+    assert (worker.success_exit_codes, worker.bgw_main_arg) == ((3,), {"at": "2026-01-31"})
+    assert worker.bgw_restart_time is None
+
+
+def test_every_key_can_be_set() -> None:
+    """A new key of a registration can be set without a line here; but for two that mean nothing from a command."""
+    assert {*KEYS, "bgw_notify_pid", "instance"} == set(FIELD_NAMES)
+    assert [item.value for item in complete_key(None, None, "max")] == ["max_age=", "max_memory="]  # type: ignore[arg-type]
+
+
+def test_a_program(registered: Any, run: Run) -> None:
+    """A command takes the place of LIBRARY:FUNCTION, and gives the name."""
+    assert run("register", "--set", 'command=["sleep", "9"]') == (0, "registered sleep (3.2)\n", "")
+    worker = registered.calls[0][1]
+    assert (worker.command, worker.bgw_library_name, worker.bgw_function_name) == (("sleep", "9"), "", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["a:b", "--set", "nic=5"], 2, 'there is no key "nic"; the nearest is "nice"'),
+        (["a:b", "--set", "instances=5"], 2, 'there is no key "instances"; '),
+        (["a:b", "--set", "nice"], 2, '"nice" is not of the form KEY=VALUE'),
+        (["a:b", "--set", "ni ce=1"], 2, '"ni ce=1" is not of the form KEY=VALUE'),
+        (["a:b", "--set", "bgw_main_arg=nan"], 2, 'the value of "bgw_main_arg" is no JSON value'),
+        (["a:b", "--set", "nice=low"], 2, 'background worker "a:b" cannot be registered: nice must be an integer from -20 to 19'),
+        (["--name", "x"], 2, "missing argument LIBRARY:FUNCTION, or --set command=[...]"),
+    ],
+)
+def test_words_that_set_nothing(registered: Any, run: Run, words: list[str], code: int, said: str) -> None:
+    """A key that is none, a value that is none, and neither a function nor a program: nothing is asked of the host."""
+    found, out, err = run("register", *words)
+    assert (found, out) == (code, "")
+    assert said in err
+    assert registered.calls == []
