@@ -21,7 +21,7 @@ from textual.widgets import ContentSwitcher, Footer, Input, Static
 
 from bgworker._text import printable
 from bgworker.errors import HostError
-from bgworker.top import dialogs
+from bgworker.top import acts, dialogs
 from bgworker.top.actions import Act, act_on
 from bgworker.top.doors import Child, Doors
 from bgworker.top.feed import Picture
@@ -56,6 +56,7 @@ class Top(App[int]):
         Binding("r", "restart", "restart"),
         Binding("t", "terminate", "terminate"),
         Binding("x", "signal", "signal"),
+        Binding("i", "scale", show=False),
         Binding("l", "pane('log')", show=False),
         Binding("h", "pane('history')", show=False),
         Binding("e", "pane('events')", show=False),
@@ -135,6 +136,7 @@ class Top(App[int]):
         yield SystemCommand("Restart worker", "r: restart the chosen worker", self.action_restart)
         yield SystemCommand("Terminate worker", "t: stop the chosen worker and keep it down", self.action_terminate)
         yield SystemCommand("Send signal", "x: send a signal to the chosen worker", self.action_signal)
+        yield SystemCommand("Scale instances", "i: have another number of instances of the chosen worker", self.action_scale)
         yield SystemCommand("Copy name", "c: copy the chosen worker's name", partial(self.action_copy, False))
         yield SystemCommand("Copy row", "C: copy the chosen worker's row", partial(self.action_copy, True))
         yield SystemCommand("Open log in pager", "v: all of the chosen worker's log", self.action_pager)
@@ -249,10 +251,11 @@ class Top(App[int]):
         event.stop()
         self._draw_title()
 
-    def _chosen(self) -> Entry | None:
+    def chosen(self) -> Entry | None:
+        """Return the chosen row."""
         return self.query_one(Workers).chosen
 
-    def _raw_name(self, entry: Entry) -> str:
+    def raw_name(self, entry: Entry) -> str:
         """Return the name as it was registered: the view's has its spaces collapsed."""
         status = self.picture.status if self.picture is not None else {}
         for other in [*slots_of(status), *(status.get("finished") or ())]:
@@ -266,9 +269,9 @@ class Top(App[int]):
     # -- log and history ---------------------------------------------------------------------------------------------------
 
     def _read_log(self) -> None:
-        entry = self._chosen()
+        entry = self.chosen()
         if self._log_reader is not None:
-            self._log_number = self._log_reader.read((self._raw_name(entry),) if entry is not None else ("host",))
+            self._log_number = self._log_reader.read((self.raw_name(entry),) if entry is not None else ("host",))
 
     def _deliver(self, lines: Lines) -> None:
         """Take lines from the thread that reads them."""
@@ -288,7 +291,7 @@ class Top(App[int]):
 
     def _explain(self) -> None:
         """Say why the chosen worker is as it is, again when that has changed."""
-        entry, picture = self._chosen(), self.picture
+        entry, picture = self.chosen(), self.picture
         if entry is None or picture is None:
             return
         wanted = (entry.key, entry.row.state, entry.row.restarts, entry.row.pids, picture.gone)
@@ -434,81 +437,45 @@ class Top(App[int]):
 
     def action_start(self) -> None:
         """Start the chosen worker."""
-        if (entry := self._chosen()) is not None:
-            # One that is over is known by its name alone.
-            is_over = entry.row.state in ("finished", "failed")
-            name = self._raw_name(entry) if is_over else entry.row.slot
-            self._act(lambda host: host.start(name), f"starting {entry.row.name}")
+        acts.start(self)
 
     def action_restart(self) -> None:
         """Restart the chosen worker."""
-        if (entry := self._chosen()) is not None:
-            self._ask(
-                entry,
-                "Restart",
-                "It is stopped, and started again at once.",
-                lambda host: host.restart(entry.row.slot),
-                "restarting",
-            )
+        acts.restart(self)
 
     def action_terminate(self) -> None:
         """Terminate the chosen worker."""
-        if (entry := self._chosen()) is not None:
-            self._ask(
-                entry,
-                "Terminate",
-                "It gets SIGTERM, and SIGKILL after its stop_timeout; then it stays down until it is started.",
-                lambda host: host.terminate(entry.row.slot, by_operator=True),
-                "terminating",
-            )
+        acts.terminate(self)
 
     def action_signal(self) -> None:
         """Send a signal to the chosen worker."""
-        entry = self._chosen()
-        if entry is None:
-            return
+        acts.signal(self)
 
-        def send(name: str | None) -> None:
-            if name is None:
-                return
-            act: Act = lambda host: host.signal(entry.row.slot, name)  # noqa: E731 - an annotated function would be no shorter
-            if name in dialogs.STOPPING:
-                self._ask(
-                    entry, f"Send {name} to", "It ends or halts, and its restart time decides what then.", act, f"sent {name} to"
-                )
-            else:
-                self._act(act, f"sent {name} to {entry.row.name}")
-
-        self.push_screen(dialogs.SignalChoice(entry.row.name), send)
+    def action_scale(self) -> None:
+        """Have another number of instances of the chosen worker."""
+        acts.scale(self)
 
     def action_copy(self, is_row: bool) -> None:
         """Copy the name or the row."""
-        entry = self._chosen()
+        entry = self.chosen()
         if entry is None:
             return
         row = entry.row
         cells = (row.slot, row.name, row.state_words, row.pid_words, row.age_words, row.restarts_words, row.why)
-        self.copy_to_clipboard("\t".join(cells) if is_row else self._raw_name(entry))
+        self.copy_to_clipboard("\t".join(cells) if is_row else self.raw_name(entry))
         self._say(f"copied {'the row' if is_row else 'the name'} of {row.name}")
 
     def action_pager(self) -> None:
         """Open the chosen worker's log in a pager."""
-        entry = self._chosen()
-        names = (self._raw_name(entry),) if entry is not None else ("host",)
+        entry = self.chosen()
+        names = (self.raw_name(entry),) if entry is not None else ("host",)
         try:
             with self.suspend():
                 show_in_pager(self._doors.data_directory, names, self.environment)
         except HostError as error:
             self.push_screen(dialogs.complaint(error))
 
-    def _ask(self, entry: Entry, verb: str, consequence: str, act: Act, doing: str) -> None:
-        def answered(is_yes: bool | None) -> None:
-            if is_yes:
-                self._act(act, f"{doing} {entry.row.name}")
-
-        self.push_screen(dialogs.Question(f"{verb} {entry.row.name} ({entry.row.slot})?", consequence), answered)
-
-    def _act(self, act: Act, doing: str) -> None:
+    def act(self, act: Act, doing: str) -> None:
         """Ask the host for something, in a thread; say what came of it."""
 
         def work() -> None:

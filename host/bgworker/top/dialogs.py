@@ -13,7 +13,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import OptionList, Static
+from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from bgworker._text import printable
@@ -97,6 +97,47 @@ class SignalChoice(ModalScreen[str | None]):
     def action_up(self) -> None:
         """Go up."""
         self.query_one(OptionList).action_cursor_up()
+
+
+class NumberOfInstances(ModalScreen[int | None]):
+    """Asks how many instances of a worker there are to be."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "none"),
+        Binding("up,plus", "step(1)", show=False, priority=True),
+        Binding("down,minus", "step(-1)", show=False, priority=True),
+    ]
+
+    def __init__(self, name: str, count: int) -> None:
+        super().__init__()
+        self._worker_name, self._count = clean(name), count
+
+    def compose(self) -> ComposeResult:
+        """Return the field."""
+        with Vertical(classes="dialog"):
+            count = f"{self._count} instance{'' if self._count == 1 else 's'}"
+            yield Static(Text(f"{self._worker_name} has {count}. How many are there to be?", style="bold"), markup=False)
+            yield Static(Text("Those with the highest numbers are stopped first."), markup=False)
+            yield Input(str(self._count), type="integer", max_length=4, compact=True, id="count")
+            yield Static(Text("enter scale   + - one more, one less   escape none"), markup=False)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Keep it: for the view below it would be a filter."""
+        event.stop()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Return the number; what is none asks for nothing."""
+        event.stop()
+        self.dismiss(int(event.value) if event.value.isdecimal() else None)
+
+    def action_step(self, step: int) -> None:
+        """Have one more, or one less."""
+        field = self.query_one(Input)
+        field.value = str(max(1, (int(field.value) if field.value.isdecimal() else self._count) + step))
+
+    def action_leave(self) -> None:
+        """Change nothing."""
+        self.dismiss(None)
 
 
 class Words(ModalScreen[None]):

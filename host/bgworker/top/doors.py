@@ -24,6 +24,9 @@ class Host(Protocol):
     def signal(self, name: object, signal: str | int) -> Any:
         """Send a signal."""
 
+    def scale(self, name: str, count: int) -> Any:
+        """Have another number of instances."""
+
     def close(self) -> None:
         """End the connection."""
 

@@ -33,6 +33,7 @@ KEYS: Final = (
             ("s, r", "start it now; restart it"),
             ("t", "terminate it: it stays down until it is started"),
             ("x", "send it a signal"),
+            ("i", "have another number of instances of it"),
             ("c, C", "copy its name; copy its row"),
             ("v", "open its whole log in a pager"),
         ),

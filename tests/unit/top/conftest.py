@@ -126,6 +126,10 @@ class FakeHost:
         """Be asked."""
         self._do("signal", name, signal)
 
+    def scale(self, name: str, count: int) -> None:
+        """Be asked."""
+        self._do("scale", name, count)
+
 
 class View:
     """The application under a pilot."""

@@ -10,6 +10,7 @@ from tests.unit.top.conftest import FakeHost, Script, View, slot, status
 from textual.widgets import Input
 
 from bgworker.errors import PermissionDenied
+from bgworker.top.acts import instances_of
 from bgworker.top.dialogs import Question, Words
 from bgworker.top.panes import Pane
 from bgworker.top.table import Workers
@@ -209,6 +210,41 @@ def test_signals(show: Show) -> None:
         assert view.host.done == [("signal", "0.1", "SIGUSR1")]
 
     show(script)
+
+
+def test_another_number_of_instances(show: Show, host: FakeHost) -> None:
+    """Key i asks how many, of the group that the row is one of; the number that there is changes nothing."""
+    host.facts = status(*(slot(n, f"web-{n + 1}", config={"instance": n + 1}) for n in range(3)), slot(3, "mail-1", age=1))
+
+    async def script(view: View) -> None:
+        await view.press("i")
+        await view.until(lambda: "web has 3 instances. How many are there to be?" in view.screen())
+        await view.press("enter")
+        await view.press("i", "escape")
+        assert view.host.done == []
+        await view.press("i", "end", "backspace", "1", "2", "enter")
+        await view.until(lambda: view.host.done)
+        await view.press("i", "minus", "enter")
+        await view.until(lambda: len(view.host.done) == 2)
+        await view.press("i", "plus", "up", "enter")
+        await view.until(lambda: len(view.host.done) == 3)
+        assert view.host.done == [("scale", "web", 12), ("scale", "web", 2), ("scale", "web", 5)]
+        await view.press("G", "i")
+        await view.until(lambda: '"mail-1" is no instance of a worker' in view.screen())
+        await view.press("escape")
+
+    show(script)
+
+
+def test_whose_instances_are_meant() -> None:
+    """A name with a number is an instance only if the host says so of others; one that is over belongs to those that are left."""
+    facts = status(
+        *(slot(n, f"web-{n + 1}", config={"instance": n + 1}) for n in range(2)), slot(2, "mail-1", config={"instance": 0})
+    )
+    assert instances_of(facts, "web-2") == ("web", 2)
+    assert instances_of(facts, "web-7") == ("web", 2)
+    for name in ("mail-1", "web", "web-x", "other-1"):
+        assert instances_of(facts, name) == ("", 0)
 
 
 def test_a_refusal_is_shown_in_its_parts(show: Show, host: FakeHost) -> None:
