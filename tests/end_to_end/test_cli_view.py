@@ -213,7 +213,7 @@ def test_watch_in_a_pipe(shop: RunningHost) -> None:
     rest = watch.stdout.read()
     assert watch.wait(timeout=DEADLINE) == 3
     assert "\x1b" not in rest
-    assert rest.splitlines()[-1].endswith("is gone: it was shut down")
+    assert rest.splitlines()[-1].endswith("is gone: it was shut down because of SIGTERM")
     watch.stdout.close()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Callable
 
 import pytest
@@ -174,6 +176,9 @@ def test_stop_and_what_is_left_to_say(shop: RunningHost) -> None:
     assert status.returncode == 3
     assert status.stdout.startswith("bgworker  down since ")
     assert "exit 3" in status.stdout
+    asked = re.search(r"^it was shut down because user id (\d+) \(PID \d+\) asked for it$", status.stdout, re.MULTILINE)
+    assert asked is not None
+    assert int(asked[1]) == os.geteuid()
     assert str(shop.data_directory) in status.stderr
     for verb in (["stop"], ["wait", "keeper"], ["restart", "keeper"]):
         assert shop.run_cli(*verb).returncode == 3

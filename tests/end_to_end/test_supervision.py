@@ -145,6 +145,7 @@ def test_essential_worker_ends_the_host(make_host: MakeHost, how: str) -> None:
     assert host.process is not None
     assert host.process.wait(30) == 7
     assert 'shutting down because essential background worker "vital" failed: ' in host.log()
+    assert 'it was shut down because essential background worker "vital" failed: ' in host.run_cli("status").stdout
 
 
 def test_essential_worker_that_is_done_or_terminated(make_host: MakeHost) -> None:

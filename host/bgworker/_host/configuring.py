@@ -137,7 +137,7 @@ def is_wrong(host: Host, errors: list[HostError]) -> None:
             # Whoever has just typed `bgworker run` does not look for the reason in a file.
             sys.stderr.write("".join(f"{printable(line)}\n" for line in error.lines()))
     host.shutdown.fatal_exit_code = 2
-    host.begin_shutdown(ShutdownMode.FAST, "shutting down: the configuration has errors")
+    host.begin_shutdown(ShutdownMode.FAST, "shutting down because the configuration has errors")
 
 
 def _register_launcher(host: Host) -> None:

@@ -334,7 +334,8 @@ def stop(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
         )
     host.askers.note_shutdown(caller)
     caller.reply(request_id, {"mode": mode})
-    host.begin_shutdown(ShutdownMode[mode.upper()])
+    # For the log: whoever finds the host down asks who wanted that.
+    host.begin_shutdown(ShutdownMode[mode.upper()], f"shutting down because user id {caller.uid} (PID {caller.pid}) asked for it")
     return LATER
 
 

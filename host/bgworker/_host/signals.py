@@ -20,15 +20,16 @@ HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, 
 def take(host: Host, signals: set[int]) -> None:
     """Do what the strongest of the signals that have come asks for."""
     if signal.SIGQUIT in signals:
-        host.begin_shutdown(ShutdownMode.IMMEDIATE)
+        host.begin_shutdown(ShutdownMode.IMMEDIATE, "shutting down because of SIGQUIT")
     elif signals & {signal.SIGTERM, signal.SIGINT}:
+        name = "SIGTERM" if signal.SIGTERM in signals else "SIGINT"
         if host.machine.shutdown is not None and host.machine.shutdown >= ShutdownMode.FAST:
-            host.begin_shutdown(ShutdownMode.IMMEDIATE)
+            host.begin_shutdown(ShutdownMode.IMMEDIATE, f"shutting down at once because of another {name}")
         else:
-            host.begin_shutdown(ShutdownMode.FAST)
+            host.begin_shutdown(ShutdownMode.FAST, f"shutting down because of {name}")
     elif signal.SIGHUP in signals:
         if any(_is_dead_terminal(fd) for fd in (0, 1, 2)):
-            host.begin_shutdown(ShutdownMode.FAST, "the terminal is gone, shutting down")
+            host.begin_shutdown(ShutdownMode.FAST, "shutting down because the terminal is gone")
         else:
             host.reload()
 

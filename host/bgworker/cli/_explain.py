@@ -159,6 +159,8 @@ def host_is_down(host: Record, now: float) -> list[str]:
     sentences = []
     if (at := instant(host.get("since"))) is not None:
         sentences.append(f"The host is down since {clean(host['since'])}, {exact_duration(now - at)} ago.")
+    if host.get("end"):
+        sentences.append(f"It {_sentence(host['end'])}")
     if host.get("last_words"):
         sentences.append(f"The last line of its log: {clean(host['last_words'])}")
     return sentences

@@ -14,10 +14,12 @@ _MOST_RECENT: Final = 100
 
 
 def offline_status(data_directory: str) -> dict[str, Any]:
-    """Return a status dict of a host that is down: ``host.state`` is ``down``, with ``since`` and its ``last_words``.
+    """Return a status dict of a host that is down: ``host.state`` is ``down``, with ``since``, its ``end`` and its ``last_words``.
 
     ``finished`` holds the last life of each worker that the history knows.
     """
+    from bgworker._logs import last_end
+
     since, last_words = _last_words(data_directory)
     return {
         "format": 1,
@@ -26,6 +28,7 @@ def offline_status(data_directory: str) -> dict[str, Any]:
             "state": "down",
             "since": since,
             "last_words": last_words,
+            "end": last_end(data_directory),
             "started_at": None,
             "data_directory": data_directory,
             "max_worker_processes": 0,

@@ -17,7 +17,7 @@ from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import json_option, verb
 from bgworker.cli.completion import worker_names
 from bgworker.cli.status_json import fetch, not_found, print_status
-from bgworker.errors import ConfigurationError
+from bgworker.errors import ConfigurationError, HostError
 from bgworker.tui import health, model, plain
 from bgworker.tui.words import duration, instant
 
@@ -116,6 +116,8 @@ def _print_offline(facts: dict[str, Any], now: float) -> None:
     down_at = instant(host["since"])
     since = "" if down_at is None else f" since {host['since']} ({duration(now - down_at)} ago)"
     _console.say(f"bgworker  down{since}  {host['data_directory']}")
+    if host["end"]:
+        _console.say(f"it {host['end']}")
     if host["last_words"]:
         _console.say(f"last line of host.log: {host['last_words']}")
     if not facts["finished"]:
@@ -177,15 +179,10 @@ def build_view(
 
 def last_words(invocation: Invocation) -> str:
     """Return how a host that has just gone ended, as far as its log tells."""
-    from bgworker._logs import last_host_log
+    from bgworker._logs import last_end
 
     try:
-        found = last_host_log(invocation.location().data_directory)
-    except OSError:
-        found = None
-    if found is None:
+        end = last_end(invocation.location().data_directory)
+    except (HostError, OSError):
         return ""
-    line = found[1].partition("] ")[2]
-    if "FATAL:" in line:
-        return line
-    return "it was shut down" if "host is shut down" in line else "it was killed or has crashed; its log ends without a shutdown"
+    return f"it {end}" if end else ""
