@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,26 @@ def test_ready_is_told_plugin_by_plugin(plugins: PluginHost, capsys: pytest.Capt
     assert 'ERROR:  plugin "middle" failed in hook "bgworker_ready": SystemExit: not ready at all' in log
     assert "Traceback" in log
     assert "middle.py" in log
+
+
+def test_a_refused_registration_is_said_once(make: Make, find: Find, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the host refuses comes in its own words, each once, with the plugin's line and none of ours."""
+    source = (
+        "from bgworker import hookimpl\n@hookimpl\ndef bgworker_ready(host):\n"
+        "    host.register_dynamic_background_worker('no worker')\n"
+    )
+    make("the-refused", files={"refused.py": source}, entry_points={"bgworker.plugins": {"refused": "refused"}})
+    plugins = PluginHost()
+    plugins.load(find("refused"))
+    Launcher(plugins, FakeChannel()).make_ready([])
+    log = capsys.readouterr().err.splitlines()
+    assert log[0] == (
+        'ERROR:  plugin "refused" failed in hook "bgworker_ready": '
+        "background worker cannot be registered: str is not a BackgroundWorker"
+    )
+    assert log[1].startswith('DETAIL:  It is part of distribution "the-refused"')
+    assert re.fullmatch(r'It was raised in ".*refused\.py", line 4\.', log[2])
+    assert log[3:] == ["HINT:  Give register_dynamic_background_worker() a bgworker.BackgroundWorker."]
 
 
 def test_restarted_launcher_calls_ready_only_where_it_is_due(plugins: PluginHost) -> None:
