@@ -214,6 +214,7 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
                 self.kill(life)
             elif life.announced:
                 self.start(r, life)
+            self.go_on()
         self.check(self.machine.born(*key, pid, self.now))
         if starts:
             self.tell_started(key)

@@ -204,7 +204,8 @@ class SlotMachine:
         effects = self._fire(slot, Event.BORN, Facts(now, pid=pid))
         if slot.has_announced_start:
             effects += self._fire(slot, Event.STARTED, self._starts(slot, now))
-        return effects
+        # One that was called off has got SIGKILL with this, and those that it came after wait for it no more.
+        return effects + self._stop_those_held(now)
 
     def lost(self, slotno: int, generation: int, attempt: int, waitstatus: int, now: float) -> list[Effect]:
         """Note that a process has ended without ever knowing what it was to be: its launch needs another one.

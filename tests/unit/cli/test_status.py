@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,11 +102,11 @@ def test_json_with_the_host_down(no_host: None, left_files: None, run: Run) -> N
     assert err.startswith("ERROR:")
 
 
-def test_with_the_host_down_and_no_files(no_host: None, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+def test_with_the_host_down_and_no_files(no_host: None, monkeypatch: pytest.MonkeyPatch, run: Run, tmp_path: Path) -> None:
     """A directory that no host has ever used says so and no more."""
     monkeypatch.setattr(_logs, "read_history", lambda _directory: iter(()))
     monkeypatch.setattr(_logs, "last_host_log", lambda _directory: None)
-    code, out, _ = run("status")
+    code, out, _ = run("status", "-D", str(tmp_path))
     assert code == 3
     assert out.startswith("bgworker  down  /")
     assert out.count("\n") == 1

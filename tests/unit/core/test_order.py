@@ -168,6 +168,14 @@ def test_stop_of_one_that_ends_first(bench: Any) -> None:
     assert signals(bench.exit(c, 1)) == []
 
 
+def test_birth_that_was_called_off_holds_nobody_up(bench: Any) -> None:
+    """C39: one that gets SIGKILL at its birth, because the host shuts down meanwhile, is not waited for either."""
+    a = bench.started("a", restart=1.0)
+    b = bench.launched("b", restart=1.0, after=["a"])
+    assert signals(bench.call("begin_shutdown", ShutdownMode.FAST)) == []
+    assert signals(bench.tell("born", b, 4711)) == [(b.slotno, SIGKILL), (a.slotno, SIGTERM)]
+
+
 def test_immediate_knows_no_order(bench: Any) -> None:
     """C39: an immediate shutdown tells everybody at once, those too whom a fast one held."""
     a, b, c, other = chain(bench)
