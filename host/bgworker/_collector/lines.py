@@ -68,6 +68,14 @@ class LineSplitter:
         #: Whether earlier pieces of that line were given away already.
         self._is_continued = False
 
+    def state(self) -> tuple[bytes, bool]:
+        """Return the beginning of a line that has no newline yet, and whether earlier pieces of it were given away."""
+        return self._rest, self._is_continued
+
+    def resume(self, rest: bytes, is_continued: bool) -> None:
+        """Go on in the middle of a line, where another splitter has stopped."""
+        self._rest, self._is_continued = rest, is_continued
+
     def feed(self, data: bytes) -> bytes:
         """Take bytes; return the lines they complete, each with its newline, or nothing."""
         if self._rest:

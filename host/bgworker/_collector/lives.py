@@ -134,6 +134,12 @@ class Lives:
             for pipe in life.open_pipes:
                 self._close(life, pipe)
 
+    def hand_over(self) -> None:
+        """Tell the host what has been read and not been written; what is in the pipes is the next collector's."""
+        for life in self._lives.values():
+            if (rest := life.rest()) is not None:
+                self._send({"type": "rest", **rest})
+
     def drain_all(self) -> None:
         """Write all that is in any pipe now; at the end."""
         for life in list(self._lives.values()):

@@ -70,6 +70,8 @@ class Collector:
         self._selector.register(channel.lifeline_fd, selectors.EVENT_READ, self._host_died)
         self._lives = Lives(self._selector, self._sinks, channel.send)
         self._is_stopping = False
+        #: Another collector of the same host follows.
+        self._is_handing_over = False
         #: When to end although pipes are open; set by the host's death.
         self._end_at: float | None = None
         self._handlers: dict[Any, Callable[[Message], None]] = {
@@ -79,6 +81,7 @@ class Collector:
             "history": self._add_history,
             "reopen": self._reopen,
             "stop": self._stop,
+            "hand_over": self._hand_over,
         }
 
     # -- the turn ------------------------------------------------------------------------
@@ -87,7 +90,10 @@ class Collector:
         """Work until the host says stop or dies; then write what is there and return."""
         while not self._is_done():
             self._turn()
-        self._lives.drain_all()
+        if self._is_handing_over:
+            self._lives.hand_over()
+        else:
+            self._lives.drain_all()
         self._compressor.abandon()
         self._sinks.close()
         self._history.settle()
@@ -228,6 +234,9 @@ class Collector:
 
     def _stop(self, _message: Message) -> None:
         self._is_stopping = True
+
+    def _hand_over(self, _message: Message) -> None:
+        self._is_stopping = self._is_handing_over = True
 
 
 def _close_all(fds: Iterable[int]) -> None:

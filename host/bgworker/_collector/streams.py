@@ -20,6 +20,8 @@ from bgworker._collector.tail import KEPT_BYTES, LastWords, last_words
 
 #: Bytes of one turn and pipe: what a pipe holds unless somebody enlarged it (pipe(7)), so that each pipe gets the same.
 READ_BYTES: Final = 65_536
+#: How much of the end of stderr is handed to another collector: there may be a thousand lives.
+_CARRIED_BYTES: Final = 4096
 
 
 class Tagger(Protocol):
@@ -71,6 +73,15 @@ class Pipe:
         """Return the line that got no newline; nothing if there is none."""
         return clean_lines(self._splitter.finish())
 
+    def rest(self) -> dict[str, Any]:
+        """Return what has been read and not been given away, as JSON values."""
+        rest, is_continued = self._splitter.state()
+        return {"rest": rest.decode("latin-1"), "is_continued": is_continued}
+
+    def resume(self, carried: dict[str, Any]) -> None:
+        """Go on with what ``rest`` has told of."""
+        self._splitter.resume(str(carried["rest"]).encode("latin-1"), bool(carried["is_continued"]))
+
     def close(self) -> None:
         """Close our read end; the host has one of its own."""
         if self.fd >= 0:
@@ -100,11 +111,23 @@ class Life:
         self.pipes = [Pipe(fd, title) for fd, title in zip(fds, ("standard output", "standard error"), strict=False)]
         #: The end of what it wrote to stderr.
         self._errors = b""
+        if (rest := message.get("rest")) is not None:
+            self._errors = str(rest["errors"]).encode("latin-1")
+            for pipe, carried in zip(self.pipes, rest["pipes"], strict=False):
+                pipe.resume(carried)
         self.is_exited = False
         #: Whether the host was told that nothing more will come.
         self.is_eof_told = False
         #: When pipes that somebody else still holds are given up; None before the exit.
         self.close_at: float | None = None
+
+    def rest(self) -> dict[str, Any] | None:
+        """Return what another collector needs to go on with this life; None if that is nothing."""
+        pipes = [pipe.rest() for pipe in self.pipes]
+        if not self._errors and not self.is_exited and not any(pipe["rest"] or pipe["is_continued"] for pipe in pipes):
+            return None
+        errors = self._errors[-_CARRIED_BYTES:].decode("latin-1")
+        return {"life": self.key, "pipes": pipes, "errors": errors, "is_exited": self.is_exited}
 
     @property
     def open_pipes(self) -> list[Pipe]:

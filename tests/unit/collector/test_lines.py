@@ -124,3 +124,13 @@ def test_anything_becomes_harmless(raw: bytes) -> None:
 def test_text_stays_one_line() -> None:
     """A text of the host's or of a registration cannot begin a line of its own."""
     assert clean_text("a\nb\ud800\x1b é\tc") == "a\\x0ab\\ud800\\x1b é\tc"
+
+
+@given(st.lists(st.binary(max_size=40) | st.just(b"x" * (LINE_LIMIT - 3)) | st.just(b"\n"), max_size=8), st.integers(0, 8))
+def test_another_splitter_goes_on_in_the_middle(chunks: list[bytes], at: int) -> None:
+    """What one splitter has begun another one finishes, as if it had been one: no line is torn, and no cut forgotten."""
+    first, second = LineSplitter(), LineSplitter()
+    found = b"".join(first.feed(chunk) for chunk in chunks[:at])
+    second.resume(*first.state())
+    found += b"".join(second.feed(chunk) for chunk in chunks[at:]) + second.finish()
+    assert found == split(*chunks)
