@@ -6,6 +6,7 @@ late, twice or not at all, workers speak out of turn, processes end at any momen
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -94,7 +95,7 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         scope = CrashScope.CLUSTER if self.cluster else CrashScope.ATTACHED
-        self.machine = SlotMachine(SLOTS, shutdown_timeout=SHUTDOWN_TIMEOUT, start_timeout=START_TIMEOUT, crash_scope=scope)
+        self.machine = self.new_machine(scope)
         self.generations = [0] * SLOTS
         # The kernel: births that nobody answered yet, and processes, each with slot, generation and attempt.
         self.births: list[Key] = []
@@ -181,6 +182,26 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
             self.tell(r, "restart")
         self.check(self.machine.replace(*r.key, worker, self.now))
 
+    # -- rules: the host ---------------------------------------------------------------------
+
+    @rule()
+    def execute_anew(self) -> None:
+        """The machine goes through a document into another machine, which knows all that it knew and goes on with the history."""
+        carried = json.loads(json.dumps(self.machine.carry()))
+        scope = CrashScope.CLUSTER if self.cluster else CrashScope.ATTACHED
+        before, self.machine = self.machine, self.new_machine(scope)
+        self.machine.resume(carried, self.now)
+        assert self.machine.slots == before.slots
+        assert self.machine.carry() == before.carry()
+        ours, theirs = vars(self.machine._order), vars(before._order)
+        assert all(ours[name] == theirs[name] for name in ("_bearers", "_followers", "_ends"))
+        assert self.machine._first_free <= min([s.slotno for s in self.machine.slots if s.state is SlotState.FREE], default=SLOTS)
+
+    @staticmethod
+    def new_machine(scope: CrashScope) -> SlotMachine:
+        """Return a machine that has seen nothing."""
+        return SlotMachine(SLOTS, shutdown_timeout=SHUTDOWN_TIMEOUT, start_timeout=START_TIMEOUT, crash_scope=scope)
+
     # -- rules: births and processes ---------------------------------------------------------
 
     # Random words alone hardly ever bring a worker up; without these two most histories would never see one run.
@@ -225,6 +246,8 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
         """A birth is answered twice: with the same pid nothing happens, with another the second process is killed."""
         pid, key = list(self.processes.items())[pick % len(self.processes)]
         _, life = self.life_of(key)
+        if life is not None and life.pid is None:
+            return  # lost: its launch waits for another birth, and the host tells births apart by their numbers
         if life is not None and life.pid == pid:
             assert self.machine.born(*key, pid, self.now) == []
         self.last_pid += 1

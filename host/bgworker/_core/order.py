@@ -16,9 +16,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from bgworker._core import reasons
+from bgworker._core.codec import read
 from bgworker._core.exits import Exit, clean
 from bgworker._core.record import Slot
 from bgworker._core.states import HAS_PROCESS, SlotState
@@ -65,6 +66,22 @@ class Order:
         self._followers: dict[str, set[int]] = {}
         #: Whether it was a success, and in words. The one thing about ``after`` that no slot knows.
         self._ends: OrderedDict[str, tuple[bool, str]] = OrderedDict()
+
+    def carry(self) -> list[tuple[str, bool, str]]:
+        """Return how registrations have ended; the rest is read off the slots."""
+        return [(name, *end) for name, end in self._ends.items()]
+
+    def resume(self, carried: Any) -> None:
+        """Take in the slots as they are, and how registrations had ended, as ``carry`` has told.
+
+        Raises:
+            UnreadableError: It has not.
+        """
+        self._ends = OrderedDict(
+            (name, (is_success, text)) for name, is_success, text in read(list[tuple[str, bool, str]], carried)
+        )
+        for slot in self._slots:
+            self.note(slot)
 
     def note(self, slot: Slot) -> Collection[int]:
         """Take a slot's change in; return the slots of those whose wait it concerns."""

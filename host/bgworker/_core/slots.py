@@ -22,11 +22,11 @@ What the machine relies on:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
-from bgworker._core import order, reasons
+from bgworker._core import codec, order, reasons
 from bgworker._core.actions import ACTIONS, ANSWER_TIMEOUT, QUIT_TIMEOUT, WATCHDOG_SLACK, Facts, who
 from bgworker._core.agenda import Agenda
 from bgworker._core.effects import Effect, Exited, Level, Log, Publish, Reinitialise, Signal
@@ -107,6 +107,46 @@ class SlotMachine:
         self._order = order.Order(self.slots)
         #: Running workers that a fast shutdown has not told yet.
         self._held: dict[int, list[str]] = {}
+
+    # -- a host that executes itself anew --------------------------------------------------------
+
+    def carry(self) -> dict[str, Any]:
+        """Return everything that is known, as JSON values; what came with the configuration is not among it."""
+        return {
+            "slots": [codec.write(slot) for slot in self.slots if slot.generation],
+            "phase": self.phase.value,
+            "phase_detail": self._phase_detail,
+            "shutdown": None if self.shutdown is None else self.shutdown.value,
+            "reinitialisations": self._reinitialisations,
+            "live_handles": self._live_handles,
+            "held": [[slotno, names] for slotno, names in self._held.items()],
+            "ends": self._order.carry(),
+        }
+
+    def resume(self, carried: Mapping[str, Any], now: float) -> None:
+        """Go on where another machine with as many slots has stopped. Called on a fresh one.
+
+        Args:
+            carried: What that one's ``carry`` has returned.
+            now: Monotonic, on the same clock.
+
+        Raises:
+            UnreadableError: It is not what this version carries.
+        """
+        codec.expect(carried, self.carry(), "the slot machine")
+        for slot in codec.read(list[Slot], carried["slots"]):
+            if slot.slotno >= len(self.slots) or (slot.worker is None) is not (slot.state is SlotState.FREE):
+                raise codec.UnreadableError(f"slot {slot.slotno} cannot be one of {len(self.slots)}, or contradicts itself")
+            self.slots[slot.slotno] = slot
+        self.phase = codec.read(Phase, carried["phase"])
+        self._phase_detail = codec.read(str, carried["phase_detail"])
+        self.shutdown = None if carried["shutdown"] is None else codec.read(ShutdownMode, carried["shutdown"])
+        self._reinitialisations = codec.read(int, carried["reinitialisations"])
+        self._live_handles = codec.read(int, carried["live_handles"])
+        self._held = dict(codec.read(list[tuple[int, list[str]]], carried["held"]))
+        self._order.resume(carried["ends"])
+        self._first_free = next((slot.slotno for slot in self.slots if slot.state is SlotState.FREE), len(self.slots))
+        self._all_changed(now)
 
     # -- registration ------------------------------------------------------------------------
 
