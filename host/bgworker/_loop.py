@@ -49,6 +49,10 @@ class Loop:
         """Wait for other events on a descriptor that was added."""
         self._selector.modify(source, events, ready)
 
+    def __contains__(self, fd: object) -> bool:
+        """Whether a descriptor is waited on."""
+        return fd in self._selector.get_map()
+
     def remove(self, source: Any) -> None:
         """Stop waiting on a descriptor; call it before the descriptor is closed."""
         self._selector.unregister(source)
@@ -66,13 +70,22 @@ class Loop:
         """Whether this turn has taken so long that what can be put off should be."""
         return time.monotonic() - self._turn_began > _TURN_BUDGET
 
+    def note(self, signals: Iterable[int]) -> None:
+        """Have these signals come with the next turn: they had come before this loop was made, or were put off."""
+        self._pending |= set(signals)
+
+    @property
+    def pending(self) -> frozenset[int]:
+        """The signals that have come since the last turn."""
+        return frozenset(self._pending)
+
     def turn(self, deadline: float | None) -> set[int]:
         """Wait until something is ready or the deadline (monotonic) has passed, serve it, return the signals that came."""
         while self._before_waiting:
             self._before_waiting.popleft()()
         put_off, self._soon = self._soon, deque()
         timeout = None if deadline is None else min(max(0.0, deadline - time.monotonic()), _LONGEST_WAIT)
-        if put_off:
+        if put_off or self._pending:
             timeout = 0.0
         ready = self._selector.select(timeout)
         self._turn_began = time.monotonic()

@@ -64,8 +64,12 @@ class Points:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            name, pid = connection.recv(100).decode().split()
-            held = Held(int(pid), connection)
+            match connection.recv(100).decode().split():
+                case [name, pid]:
+                    held = Held(int(pid), connection)
+                case _:  # killed before it could say who it is
+                    connection.close()
+                    continue
             with self._changed:
                 self._came[name] += 1
                 if self._orders[name]:

@@ -92,7 +92,13 @@ OPERATIONS: list[tuple[str, dict[str, Any]]] = [
     ("plan", {}),
     ("upgrade", {}),
 ]
-OWNERS: list[tuple[str, dict[str, Any]]] = [("stop", {}), ("settings", {}), ("ready_done", {"plugin": "x"}), ("no_such", {})]
+OWNERS: list[tuple[str, dict[str, Any]]] = [
+    ("stop", {}),
+    ("settings", {}),
+    ("ready_done", {"plugin": "x"}),
+    ("reexec", {}),
+    ("no_such", {}),
+]
 
 
 @needs_root
@@ -101,7 +107,7 @@ def test_right_to_view(make_host: MakeHost) -> None:
     host = shared_host(make_host, "view")
     gid = some_group().gr_gid
     requests = [("ping", {}), *VIEWS, *OPERATIONS, ("register", {"worker": NEW}), *OWNERS]
-    allowed, refused = ["done"] * 6, ["permission_denied"] * 11
+    allowed, refused = ["done"] * 6, ["permission_denied"] * 12
     assert outcomes(ask_as(host, *requests, groups=(gid,))) == [*allowed, *refused, "protocol"]
     assert outcomes(ask_as(host, *requests, groups=(*range(30000, 30400), gid))) == [*allowed, *refused, "protocol"]
     assert outcomes(ask_as(host, *requests, gid=gid)) == [*allowed, *refused, "protocol"]

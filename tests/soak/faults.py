@@ -267,6 +267,19 @@ def quiet(world: World, rng: random.Random) -> str:
 
 
 #: How often each comes, relative to the others.
+def reexec(world: World, rng: random.Random) -> str:
+    """Have the host execute itself anew, by its command or by a signal; everything else goes on meanwhile."""
+    if rng.random() < 0.3:
+        assert world.host.process is not None
+        _kill(world.host.process.pid, signal.SIGUSR2)
+        return "SIGUSR2 to the host"
+    try:
+        with world.host.client() as client:
+            return f"executed the host anew, blind for {client.reexec()['blind_ms']} ms"
+    except HostError as error:
+        return f"the host was not executed anew: {error.message_primary}"
+
+
 FAULTS: Final[dict[Fault, int]] = {
     kill_worker: 12,
     stop_worker: 4,
@@ -278,6 +291,7 @@ FAULTS: Final[dict[Fault, int]] = {
     wishes: 6,
     terminate_static: 4,
     reload: 5,
+    reexec: 2,
     garbage: 5,
     vanishing_client: 3,
     full_disk: 1,

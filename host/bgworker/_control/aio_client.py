@@ -134,6 +134,10 @@ class AsyncClient:
         """Have the plugins loaded anew; see ``Client.upgrade``."""
         return await self._do(operations.upgrade())
 
+    async def reexec(self) -> dict[str, Any]:
+        """Let the host execute itself anew; see ``Client.reexec``."""
+        return await self._do(operations.reexec())
+
     async def stop(self, mode: str = "fast") -> str:
         """Begin to shut the host down; see ``Client.stop``."""
         return await self._do(operations.stop(mode))

@@ -220,6 +220,17 @@ class Client:
         """
         return self._do(operations.upgrade())
 
+    def reexec(self) -> dict[str, Any]:
+        """Let the host execute itself anew, as it is installed now; workers, connections, waits and handles stay.
+
+        Returns:
+            ``old_version``, ``version``, ``pid``, ``blind_ms``, and how many ``workers``, ``clients`` and ``waits`` it took along.
+
+        Raises:
+            HostError: It stays as it was, with the reason.
+        """
+        return self._do(operations.reexec())
+
     def stop(self, mode: str = "fast") -> str:
         """Begin to shut the host down: smart, fast or immediate (C39). ``wait_until_gone()`` waits for the end."""
         return self._do(operations.stop(mode))

@@ -14,10 +14,11 @@ import os
 import selectors
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import Final
+from typing import Any, Final
 
+from bgworker._baggage import Baggage
 from bgworker._control.protocol import Decoder, Message, decode, encode, refusal
 from bgworker._loop import Loop
 from bgworker.errors import ProtocolError
@@ -33,6 +34,12 @@ _BLOCKS_OF_LAST_WORDS: Final = 32
 _GIVE_UP_BYTES: Final = 16 * 1_048_576
 
 
+def socket_of(carried: Mapping[str, Any], baggage: Baggage) -> socket.socket:
+    """Return the socket of a connection that ``Connection.carry`` has told of; any one in place of one that had been closed."""
+    fd = carried["fd"]
+    return socket.socket(socket.AF_UNIX) if fd is None else socket.socket(fileno=baggage.unpack(fd))
+
+
 class Connection:
     """A stream of messages over a connected socket.
 
@@ -43,6 +50,8 @@ class Connection:
         on_close: Called once when the connection has ended, whoever ended it, with a reason.
         limit: Longest line that the peer may send, in bytes.
         on_malformed: Called with what is wrong with a line that is no message; without it the peer is told.
+        carried: What another connection over the same socket had not done yet; from its ``carry``.
+        baggage: Holds the descriptors among that.
     """
 
     def __init__(
@@ -54,6 +63,8 @@ class Connection:
         *,
         limit: int,
         on_malformed: Callable[[str], None] | None = None,
+        carried: Mapping[str, Any] | None = None,
+        baggage: Baggage | None = None,
     ) -> None:
         peer.setblocking(False)
         self._loop = loop
@@ -82,6 +93,39 @@ class Connection:
         #: The peer has exited: it is heard to its end, and nothing is sent any more.
         self._is_draining = False
         loop.add(peer, self._events, self._ready)
+        if carried is not None and baggage is not None:
+            self._resume(carried, baggage)
+
+    def carry(self, baggage: Baggage) -> dict[str, Any]:
+        """Return what the same host needs to go on with the connection, half a line included, after it has executed itself anew.
+
+        Of one that has ended ``fd`` is None.
+        """
+        return {
+            "fd": baggage.pack(self._socket.fileno()) if self.is_open else None,
+            "rest": self._decoder.rest.decode("latin-1"),
+            "unserved": [line.decode("latin-1") for line in self._unserved],
+            "unsent": [[bytes(data).decode("latin-1"), list(fds)] for data, fds in self._unsent],
+            # Shared descriptors in it are other rooms' to carry.
+            "owned": [baggage.pack(fd) for fd in sorted(self._owned)],
+            "is_unread": self.is_unread,
+            "messages_sent": self.messages_sent,
+        }
+
+    def _resume(self, carried: Mapping[str, Any], baggage: Baggage) -> None:
+        self._decoder.feed(carried["rest"].encode("latin-1"))
+        self._unserved.extend(line.encode("latin-1") for line in carried["unserved"])
+        for text, fds in carried["unsent"]:
+            self._unsent.append((memoryview(text.encode("latin-1")), tuple(fds)))
+            self._unsent_bytes += len(text)
+        self._owned = {baggage.unpack(fd) for fd in carried["owned"]}
+        self.is_unread, self.messages_sent = bool(carried["is_unread"]), int(carried["messages_sent"])
+        if carried["fd"] is None:
+            self._loop.remove(self._socket)
+            self._socket.close()
+            self.is_open = False
+        else:
+            self._watch()
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send one message now or as soon as the peer takes it. The descriptors must stay open until it has left."""
@@ -113,6 +157,10 @@ class Connection:
         """Send a message that is encoded already, newline included."""
         if self.is_open:
             self._push(line, ())
+
+    def fileno(self) -> int:
+        """Return the descriptor; -1 once it has ended."""
+        return self._socket.fileno()
 
     @property
     def is_flushed(self) -> bool:

@@ -125,6 +125,11 @@ def upgrade() -> Operation[Answer]:
     return Operation("upgrade", {}, _same, None)
 
 
+def reexec() -> Operation[Answer]:
+    """Let the host execute itself anew; the one that goes on answers, over the same connection."""
+    return Operation("reexec", {}, _same, None)
+
+
 def stop(mode: str) -> Operation[str]:
     """Begin to shut the host down."""
     return Operation("stop", {"mode": mode}, lambda answer: str(answer.get("mode", mode)))

@@ -122,6 +122,11 @@ class Decoder:
         self._limit = limit
         self._buffer = bytearray()
 
+    @property
+    def rest(self) -> bytes:
+        """The beginning of a line that is not complete yet."""
+        return bytes(self._buffer)
+
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes and return the lines they complete, without their newline.
 

@@ -12,10 +12,11 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
-from bgworker._control.connection import Connection
+from bgworker._baggage import Baggage
+from bgworker._control.connection import Connection, socket_of
 from bgworker._control.peers import credentials_of, pidfd_of, supplementary_groups_of
 from bgworker._control.protocol import MAX_REQUEST_BYTES, Message, encode, refusal
 from bgworker._control.socket_name import SocketName
@@ -47,7 +48,7 @@ class ControlServer:
         self,
         loop: Loop,
         name: SocketName,
-        on_open: Callable[[Peer], None],
+        on_open: Callable[[Peer], object],
         greeting: Callable[[Peer], tuple[Message, Sequence[int]]],
         admits: Callable[[int, int, frozenset[int] | None], bool] = lambda uid, gid, others: False,
         on_names: Callable[[], None] = lambda: None,
@@ -133,6 +134,19 @@ class ControlServer:
         message, fds = self._greeting(peer)
         peer.connection.send(message, fds)
 
+    def resume_peer(self, carried: Mapping[str, Any], baggage: Baggage) -> Peer:
+        """Take back a peer that ``Peer.carry`` has told of; whoever composes the host makes it known again."""
+        peer = Peer(
+            self,
+            socket_of(carried["connection"], baggage),
+            self._loop,
+            is_owner=bool(carried["is_owner"]),
+            carried=carried["connection"],
+            baggage=baggage,
+        )
+        self.peers.add(peer)
+        return peer
+
     def _pause(self) -> None:
         if self._is_accepting:
             self._is_accepting = False
@@ -170,7 +184,16 @@ class ControlServer:
 class Peer:
     """A client at the other end of the control socket."""
 
-    def __init__(self, server: ControlServer, accepted: socket.socket, loop: Loop, *, is_owner: bool) -> None:
+    def __init__(
+        self,
+        server: ControlServer,
+        accepted: socket.socket,
+        loop: Loop,
+        *,
+        is_owner: bool,
+        carried: Mapping[str, Any] | None = None,
+        baggage: Baggage | None = None,
+    ) -> None:
         self._server = server
         self._socket = accepted
         #: Whether it is the host's user, or root; else it is a member of the control group.
@@ -180,8 +203,18 @@ class Peer:
         self.on_request: Callable[[Message], None] = lambda message: None
         self.on_close: Callable[[], None] = lambda: None
         self.connection = Connection(
-            loop, accepted, lambda message: self.on_request(message), self._closed, limit=MAX_REQUEST_BYTES
+            loop,
+            accepted,
+            lambda message: self.on_request(message),
+            self._closed,
+            limit=MAX_REQUEST_BYTES,
+            carried=carried,
+            baggage=baggage,
         )
+
+    def carry(self, baggage: Baggage) -> dict[str, Any]:
+        """Return what the same host needs to know this peer again after it has executed itself anew; the rest the kernel knows."""
+        return {"is_owner": self.is_owner, "connection": self.connection.carry(baggage)}
 
     def open_pidfd(self) -> int:
         """Return a descriptor of the process that connected, for the caller to close.

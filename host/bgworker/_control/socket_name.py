@@ -13,9 +13,10 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from bgworker._baggage import Baggage
 from bgworker._inotify import NameWatch
 from bgworker.errors import ConfigurationError
 
@@ -40,32 +41,41 @@ class SocketName:
         group: Whose members may connect; None lets the owner alone.
         make_directory: Makes ``run`` with its permissions, or checks that it is ours.
         log: Is told when the name was lost, and what became of it.
+        carried: What holds the name already, from ``carry`` of this host before it executed itself anew.
+        baggage: Has the descriptors of that.
 
     Raises:
         ConfigurationError: Something that is no socket of ours has the name, or it cannot be made.
     """
 
-    def __init__(self, data_directory: str, group: int | None, make_directory: Callable[[], None], log: Log) -> None:
+    def __init__(
+        self,
+        data_directory: str,
+        group: int | None,
+        make_directory: Callable[[], None],
+        log: Log,
+        carried: Sequence[int] | None = None,
+        baggage: Baggage | None = None,
+    ) -> None:
         self.path = f"{data_directory}/{RUN_NAME}/{SOCKET_NAME}"
         self._group = group
         self._make_directory = make_directory
         self._log = log
-        self._data_fd = _open_directory(data_directory)
-        self._run_fd = _open_directory(os.path.dirname(self.path))
         #: What the name leads to, held so that nothing else gets its inode number while we compare.
         self._bound_fd = -1
         #: What the log was told last; nothing is said twice in a row.
         self._said = ""
         #: Monotonic time of another try; None while none is needed.
         self.retry_at: float | None = None
-        self._remove_stale()
-        try:
-            self.listener = self._bind()
-        except OSError as error:
-            raise ConfigurationError(
-                f'could not create control socket "{self.path}": {error.strerror or error}',
-                "Without it no command could reach the host.",
-            ) from None
+        if carried is None or baggage is None:
+            self._data_fd = _open_directory(data_directory)
+            self._run_fd = _open_directory(os.path.dirname(self.path))
+            self._remove_stale()
+            self.listener = self._bind_first()
+        else:
+            self._data_fd, self._run_fd, self._bound_fd, listener = map(baggage.unpack, carried)
+            self.listener = socket.socket(fileno=listener)
+            self.listener.setblocking(False)
         self._watch: NameWatch | None = None
         self._watches = (-1, -1)
         try:
@@ -73,6 +83,19 @@ class SocketName:
             self._watch_directories()
         except OSError as error:
             self._do_without_watch(error)
+
+    def carry(self, baggage: Baggage) -> list[int]:
+        """Return what holds the name: directories, what it leads to, and the listening socket. Who has come is accepted later."""
+        return [baggage.pack(fd) for fd in (self._data_fd, self._run_fd, self._bound_fd, self.listener.fileno())]
+
+    def _bind_first(self) -> socket.socket:
+        try:
+            return self._bind()
+        except OSError as error:
+            raise ConfigurationError(
+                f'could not create control socket "{self.path}": {error.strerror or error}',
+                "Without it no command could reach the host.",
+            ) from None
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when names have changed; -1 on a system that does not tell."""

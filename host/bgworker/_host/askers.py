@@ -6,6 +6,7 @@ the program. Decides nothing. Used by ``news``, filled in by ``requests`` and ``
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from bgworker._core import reasons
@@ -32,6 +33,15 @@ class Askers:
     def __init__(self) -> None:
         self._latest: dict[Key, dict[str, Any]] = {}
         self._shutdown: dict[str, Any] = {}
+
+    def carry(self) -> dict[str, Any]:
+        """Return what is remembered, as JSON values."""
+        return {"latest": [[key, asker] for key, asker in self._latest.items()], "shutdown": self._shutdown}
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Take back what ``carry`` has told of."""
+        self._latest = {(int(slotno), int(generation)): dict(asker) for (slotno, generation), asker in carried["latest"]}
+        self._shutdown = dict(carried["shutdown"])
 
     def note(self, key: Key, caller: Caller) -> None:
         """Remember who asked that this registration's process ends."""

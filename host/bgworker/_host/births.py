@@ -11,12 +11,14 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from bgworker._control.connection import Connection
+from bgworker._baggage import Baggage
+from bgworker._control.connection import Connection, socket_of
 from bgworker._control.protocol import MAX_REQUEST_BYTES, Message
+from bgworker._core.codec import expect, read, write
 from bgworker._host.spares import Spares
 from bgworker._loop import Loop
 from bgworker._process.reap import Usage
@@ -93,6 +95,14 @@ class WorkerProcess:
         # Had anything else been sent, that might be what it did not read.
         return connection is not None and connection.is_unread and connection.messages_sent == 1 and not self.has_spoken
 
+    def carry(self, baggage: Baggage) -> dict[str, Any]:
+        """Return what the same host needs to know this process again after it has executed itself anew."""
+        return {
+            **{name: write(getattr(self, name)) for name in _CARRIED},
+            "log_fds": [baggage.pack(fd) for fd in self.log_fds],
+            "connection": None if self.connection is None else self.connection.carry(baggage),
+        }
+
     def close_child_fds(self) -> None:
         for fd in self.child_fds:
             os.close(fd)
@@ -102,6 +112,15 @@ class WorkerProcess:
         for fd in self.log_fds:
             os.close(fd)
         self.log_fds.clear()
+
+
+#: What of a process is written as it is. Its connection and the read ends of its log pipes are descriptors; who it is as a
+#: caller, ``callers`` knows; it is not born while a host executes itself anew, so that it has no ends of a child.
+_CARRIED: Final[dict[str, Any]] = {
+    "life": Life, "kind": str, "worker": BackgroundWorker, "requested_at": float, "birth": int, "pid": int | None,
+    "is_abandoned": bool, "last_words": str, "database": str, "code": dict[str, str], "is_executing": bool, "missed": set[str],
+    "was_spare": bool, "has_spoken": bool,
+}  # fmt: skip
 
 
 class Births:
@@ -137,6 +156,45 @@ class Births:
         #: Exits of children that the loader may yet name: the last birth asked for by then, and the wait status.
         self._stashed_exits: dict[int, tuple[int, int]] = {}
         self.by_pid: dict[int, WorkerProcess] = {}
+
+    def carry(self) -> dict[str, Any]:
+        """Return what is known beside the processes. When it counts there is no loader, so that no birth is in flight."""
+        return {"last_birth": self._last_birth, "waiting": write(self._waiting), "leaving": sorted(self.spares.leaving)}
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Take back what ``carry`` has told of.
+
+        Raises:
+            UnreadableError: It has not.
+        """
+        expect(carried, self.carry(), "what is known of births")
+        self._last_birth = read(int, carried["last_birth"])
+        self._waiting = read(list[tuple[Life, str, BackgroundWorker]], carried["waiting"])
+        self.spares.leaving = read(set[int], carried["leaving"])
+
+    def resume_process(self, carried: Mapping[str, Any], baggage: Baggage) -> WorkerProcess:
+        """Return a process that ``WorkerProcess.carry`` has told of; it is not among ``by_pid``: it may have been reaped."""
+        expect(carried, (*_CARRIED, "log_fds", "connection"), "a process")
+        values = {name: read(kind, carried[name]) for name, kind in _CARRIED.items()}
+        connection = carried["connection"]
+        assert connection is not None, "only what is born is carried"
+        channel = socket_of(connection, baggage)
+        process = WorkerProcess(channel=channel, child_fds=[], log_fds=list(map(baggage.unpack, carried["log_fds"])), **values)
+        process.connection = self._connect(process, connection, baggage)
+        return process
+
+    def _connect(
+        self, process: WorkerProcess, carried: Mapping[str, Any] | None = None, baggage: Baggage | None = None
+    ) -> Connection:
+        return Connection(
+            self._loop,
+            process.channel,
+            lambda message: self._take(process, message),
+            lambda reason: self._channel_ended(process),
+            limit=MAX_REQUEST_BYTES,
+            carried=carried,
+            baggage=baggage,
+        )
 
     def request(self, life: Life, kind: str, worker: BackgroundWorker) -> None:
         """Have a process for this life: a spare at once, or one that is asked of the loader.
@@ -271,13 +329,7 @@ class Births:
             self._was_stillborn(process, f"its process ended at once ({_describe(status)})")
             return
         try:
-            process.connection = Connection(
-                self._loop,
-                process.channel,
-                lambda message: self._take(process, message),
-                lambda reason: self._channel_ended(process),
-                limit=MAX_REQUEST_BYTES,
-            )
+            process.connection = self._connect(process)
         except OSError as error:  # epoll_ctl(2) has a limit of its own; the blank process finds its channel closed, and leaves
             self._discard(process)
             self._was_stillborn(process, f"could not watch its channel: {error.strerror}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from bgworker._baggage import Baggage
 from bgworker._control.connection import Connection
 from bgworker._control.protocol import Message, encode, refusal, reply
+from bgworker._core.codec import expect, read, write
 from bgworker._host.births import WorkerProcess
 from bgworker._host.rights import MAX_REMEMBERED, OWNER, Grants, Right
 from bgworker._process import reap
@@ -38,6 +40,25 @@ class Caller:
     is_confined: bool = False
     #: Gives a descriptor of the process, for the caller of it to close; without it the pid is that of an unreaped child.
     open_pidfd: Callable[[], int] | None = None
+
+    def carry(self) -> dict[str, Any]:
+        """Return what a caller has done and been told; who it is, and its connection, stand elsewhere."""
+        return {
+            "handles": write(self.handles),
+            "registered": write(list(self.registered)),
+            "is_subscribed": self.is_subscribed,
+        }
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Take back what ``carry`` has told of.
+
+        Raises:
+            UnreadableError: It has not.
+        """
+        expect(carried, self.carry(), "a caller")
+        self.handles = read(set[tuple[int, int]], carried["handles"])
+        self.registered = dict.fromkeys(read(list[tuple[int, int]], carried["registered"]))
+        self.is_subscribed = read(bool, carried["is_subscribed"])
 
     def note_registered(self, key: tuple[int, int]) -> None:
         """Remember a registration that was made over this connection."""
@@ -70,6 +91,10 @@ class Callers:
         self._all: set[Caller] = set()
         #: Subscribers that asked for notifications, too.
         self.overhearing: set[Caller] = set()
+
+    def all(self) -> list[Caller]:
+        """Return every caller."""
+        return list(self._all)
 
     def add(self, caller: Caller) -> None:
         """Take note of a new caller."""
@@ -142,6 +167,17 @@ class NotifyTarget:
     def __init__(self, caller: Caller) -> None:
         self._pid = caller.pid
         self._fd = caller.pidfd()
+
+    def carry(self, baggage: Baggage) -> list[int]:
+        """Return the pid and the descriptor that says whose it is."""
+        return [self._pid, baggage.pack(self._fd)]
+
+    @classmethod
+    def resume(cls, carried: Sequence[int], baggage: Baggage) -> NotifyTarget:
+        """Return the process that ``carry`` has told of; it may have ended meanwhile."""
+        target = cls.__new__(cls)
+        target._pid, target._fd = int(carried[0]), baggage.unpack(carried[1])
+        return target
 
     def is_ready(self) -> bool:
         """Whether SIGUSR1 has a handler there, or is ignored or blocked; its default action would kill the process."""

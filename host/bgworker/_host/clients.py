@@ -38,8 +38,8 @@ def greeting(host: Host, peer: Peer) -> tuple[Message, Sequence[int]]:
     return message, (host.slot_table.read_only_fd, activity.read_only_fd)
 
 
-def came(host: Host, peer: Peer) -> None:
-    """Take a new client in."""
+def came(host: Host, peer: Peer) -> Caller:
+    """Take a new client in; return it as one who asks."""
     caller = Caller(peer.connection, peer.pid, grants=_grants_of(host, peer), uid=peer.uid, open_pidfd=peer.open_pidfd)
     host.callers.add(caller)
 
@@ -49,6 +49,7 @@ def came(host: Host, peer: Peer) -> None:
 
     peer.on_request = lambda message: requests.serve(host, caller, message)
     peer.on_close = closed
+    return caller
 
 
 def forget(host: Host, caller: Caller) -> None:

@@ -38,6 +38,11 @@ def reload(host: Host, done: Answer | None = None) -> None:
             done(RegistrationError("could not reload: the host is shutting down"))
         return
 
+    if (refusal := _refusal(host, "reload")) is not None:
+        if done is not None:
+            done(refusal)
+        return
+
     def over(failure: HostError | None) -> None:
         host.service.ready()
         if done is not None:
@@ -52,6 +57,9 @@ def upgrade(host: Host, done: Answer) -> None:
     if host.machine.shutdown is not None:
         done(RegistrationError("could not upgrade: the host is shutting down"))
         return
+    if (refusal := _refusal(host, "upgrade")) is not None:
+        done(refusal)
+        return
     host.loaders.reload(lambda failure: done(failure or host.reloaded), Ask.UPGRADE)
 
 
@@ -59,6 +67,9 @@ def plan(host: Host, done: Answer) -> None:
     """Find out what a reload would do, in a fresh loader that is dropped afterwards."""
     if host.machine.shutdown is not None:
         done(RegistrationError("could not plan a reload: the host is shutting down"))
+        return
+    if (refusal := _refusal(host, "plan a reload")) is not None:
+        done(refusal)
         return
 
     def answer(failure: HostError | None) -> None:
@@ -69,6 +80,14 @@ def plan(host: Host, done: Answer) -> None:
         done(_planned(host, reloading.plan(host, ready), ready))
 
     host.loaders.reload(answer, Ask.PLAN)
+
+
+def _refusal(host: Host, what: str) -> HostError | None:
+    """Return why no loader can be asked for anything now, if so."""
+    if not host.reexec.is_running:
+        return None
+    detail = "Its loader is being replaced, which takes a moment."
+    return HostError(f"could not {what}: the host is executing itself anew", detail, "Try again in a second.")
 
 
 def _planned(host: Host, made: reloading.Plan, message: Message) -> dict[str, Any]:

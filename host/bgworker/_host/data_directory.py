@@ -15,6 +15,7 @@ import signal
 import stat
 from typing import Any, Final
 
+from bgworker._baggage import Baggage
 from bgworker.errors import ConfigurationError
 
 #: How long a new host waits for a dead one's workers; they die within milliseconds unless the kernel is busy, in seconds.
@@ -152,6 +153,17 @@ class HostLocks:
             os.pwrite(self._host_fd, json.dumps(facts).encode() + b"\n", 0)
         except OSError:
             pass  # a full disk: what the file says is for people, the lock is the kernel's
+
+    def carry(self, baggage: Baggage) -> list[int]:
+        """Return both, for the same host when it has executed itself anew; a lock is its descriptor's, and stays."""
+        return [baggage.pack(self._host_fd), baggage.pack(self.workers_fd)]
+
+    @classmethod
+    def resume(cls, carried: list[int], baggage: Baggage) -> HostLocks:
+        """Return the locks that ``carry`` has told of."""
+        locks = cls.__new__(cls)
+        locks._host_fd, locks.workers_fd = map(baggage.unpack, carried)
+        return locks
 
     def close(self) -> None:
         """Give both locks back."""

@@ -7,13 +7,14 @@ child: it survives a restart of the database process and cannot survive the host
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from bgworker._config.model import DatabaseSettings
 from bgworker._control.protocol import Message
+from bgworker._core.codec import expect
 from bgworker._core.states import Phase
 from bgworker._host.helper_process import HelperProcess
 from bgworker._host.loaders import describe_status
@@ -32,6 +33,10 @@ _PHASES: Final = {
     "consistent": Phase.CONSISTENT,
     "recovery_finished": Phase.RECOVERY_FINISHED,
 }
+#: What is written as it is. ``phase`` follows from its name; the openings are asked again.
+_CARRIED: Final = (
+    "_phase_name", "detail", "_url", "_conninfo", "_direct_conninfo", "_is_pooled", "postgres_pid", "_channels",
+)  # fmt: skip
 
 
 class DatabaseWatch:
@@ -97,6 +102,17 @@ class DatabaseWatch:
         )
 
         self.openings = Openings(self.process.send)
+
+    def carry(self) -> dict[str, Any]:
+        """Return what the database process has said, which stays true until the next one says otherwise."""
+        return {name: getattr(self, name) for name in _CARRIED}
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Take back what ``carry`` has told of."""
+        expect(carried, _CARRIED, "what is known of the database")
+        for name in _CARRIED:
+            setattr(self, name, carried[name])
+        self.phase = _PHASES[self._phase_name]
 
     def ensure(self, now: float) -> None:
         """Start the database process if it should run and does not."""
@@ -247,7 +263,7 @@ class DatabaseWatch:
         # PostgreSQL goes on; so do the workers. The phase stays what it was last known to be.
         self._deaf.clear()
         self._on_notify({"type": "deaf", "database": None})
-        if self.process.is_wanted and status is not None:
+        if self.process.is_wanted and not self.process.is_held and status is not None:
             self._log(
                 "WARNING",
                 f"database process ended ({describe_status(status)}); starting another",

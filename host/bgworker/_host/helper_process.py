@@ -71,6 +71,9 @@ class HelperProcess:
         self.pid: int | None = None
         self.connection: Connection | None = None
         self.is_wanted = True
+        #: It is being ended, or not started, for a while: the host is about to execute itself anew. It is told nothing more,
+        #: so that what it would not come to read is kept for the next one.
+        self.is_held = False
         self._started_at = 0.0
         self._pause = 0.0
         #: Monotonic time of the next try to start it; None while it runs.
@@ -78,7 +81,7 @@ class HelperProcess:
 
     def ensure(self, now: float) -> None:
         """Start the program if it should run, does not, and its pause is over."""
-        if not self.is_wanted or self.pid is not None or self.start_at is None or now < self.start_at:
+        if not self.is_wanted or self.is_held or self.pid is not None or self.start_at is None or now < self.start_at:
             return
         try:
             ours, theirs = socket.socketpair()
@@ -118,14 +121,14 @@ class HelperProcess:
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> bool:
         """Send to the program if it runs; return whether it does."""
-        if self.connection is None or not self.connection.is_open:
+        if self.connection is None or not self.connection.is_open or self.is_held:
             return False
         self.connection.send(message, fds)
         return True
 
     def send_later(self, message: Message, fds: Sequence[int] = ()) -> bool:
         """Send when the host's turn is done; return whether the program runs."""
-        if self.connection is None or not self.connection.is_open:
+        if self.connection is None or not self.connection.is_open or self.is_held:
             return False
         self.connection.send_later(message, fds)
         return True
@@ -162,7 +165,7 @@ class HelperProcess:
 
     def next_deadline(self) -> float | None:
         """Return when ``ensure`` has something to do."""
-        return self.start_at if self.pid is None and self.is_wanted else None
+        return self.start_at if self.pid is None and self.is_wanted and not self.is_held else None
 
     def kill(self) -> None:
         """End the program at once."""
@@ -175,6 +178,12 @@ class HelperProcess:
         """End the program at once, and let nothing that is still on its way reach it."""
         self.kill()
         self._drop_connection()
+
+    def hold(self, is_held: bool) -> None:
+        """Keep the program from being started again once it has ended, and let it be started again."""
+        self.is_held = is_held
+        if not is_held and self.pid is None:
+            self.restart_at_once()
 
     def restart_at_once(self) -> None:
         """Forget the pause: the next start is wanted now."""

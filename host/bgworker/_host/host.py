@@ -8,17 +8,18 @@ write, opens a file after start-up, or raises out of a turn because of a peer.
 
 from __future__ import annotations
 
-import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from bgworker._baggage import Baggage
 from bgworker._config.model import Configuration
 from bgworker._control.protocol import Message
 from bgworker._control.server import ControlServer
 from bgworker._control.socket_name import SocketName
 from bgworker._core import effects as fx
+from bgworker._core.codec import read
 from bgworker._core.scope import CrashScope
 from bgworker._core.slots import Slot, SlotMachine
 from bgworker._core.states import Origin, Phase, ShutdownMode
@@ -37,6 +38,7 @@ from bgworker._host.news import News
 from bgworker._host.notify_events import NotifyEvents
 from bgworker._host.output import Output
 from bgworker._host.program_notices import ProgramNotices
+from bgworker._host.reexec import Reexec
 from bgworker._host.schedules import Schedules
 from bgworker._host.segments import Segments
 from bgworker._host.service import Service
@@ -50,7 +52,6 @@ from bgworker._process.identity import OwnIdentity
 from bgworker._process.lifeline import Lifeline
 from bgworker._shm.table import ActivityTable, SlotTable
 from bgworker._spec import BackgroundWorker
-from bgworker._version import __version__
 from bgworker.errors import HostError
 
 #: Connections that PostgreSQL gets beyond one per slot: the database process, psql, a listener, superuser reserve.
@@ -68,6 +69,8 @@ class Host:
         locks: Held for this host.
         log_to: "files", "stderr" or "both".
         access: Who may connect besides the host's user and root.
+        carried: What this very host has left to itself before it executed itself anew; None for one that starts.
+        baggage: The descriptors of that.
     """
 
     def __init__(
@@ -79,8 +82,10 @@ class Host:
         locks: HostLocks,
         log_to: str,
         access: rights.Access | None = None,
+        carried: Mapping[str, Any] | None = None,
+        baggage: Baggage | None = None,
     ) -> None:
-        settings = configuration.host
+        settings, self.configuration = configuration.host, configuration
         self.data_directory, self.config_path, self.log_to = data_directory, config_path, log_to
         self.started_at = time.monotonic()
         self.loop = Loop(signals.HANDLED)
@@ -123,17 +128,15 @@ class Host:
         self.shutdown = Shutdown(self)
 
         #: Looked up now: the loop must not wait for a database of users.
-        self.own_identity = OwnIdentity.of_this_process()
-        self.slot_table = SlotTable(settings.max_worker_processes)
-        self.activity_table = ActivityTable(settings.max_worker_processes)
+        self.own_identity = OwnIdentity.of_this_process() if carried is None else read(OwnIdentity, carried["about"]["identity"])
         self.access = access
-        #: What clients get that may not view: nobody writes it.
-        self.blank_table = ActivityTable(settings.max_worker_processes)
+        self._have_tables(settings.max_worker_processes, carried, baggage)
         self.service = Service(lambda: summary(self.state, self.machine.slots))
-        self._lifeline = Lifeline()
-        self._locks = locks
-        fds = (self._lifeline.read_fd, locks.workers_fd)
-        self.output = Output(self.loop, fds, data_directory, log_to, settings)
+        self.lifeline = Lifeline() if carried is None or baggage is None else Lifeline.resume(carried["lifeline"], baggage)
+        self.locks = locks
+        fds = (self.lifeline.read_fd, locks.workers_fd)
+        pipes = None if carried is None or baggage is None else list(map(baggage.unpack, carried["output"]["pipes"]))
+        self.output = Output(self.loop, fds, data_directory, log_to, settings, pipes)
         self.records = self.output.records
         self.news = News(self.machine, self.callers, self.records)
         self.askers = self.news.askers
@@ -174,10 +177,17 @@ class Host:
                 self.log,
             )
         group = access.gid if access is not None else None
-        name = SocketName(data_directory, group, lambda: make_run_directory(data_directory, group), self.log)
+        self.socket_name = SocketName(
+            data_directory,
+            group,
+            lambda: make_run_directory(data_directory, group),
+            self.log,
+            None if carried is None else carried["socket_name"],
+            baggage,
+        )
         self.server = ControlServer(
             self.loop,
-            name,
+            self.socket_name,
             lambda peer: clients.came(self, peer),
             lambda peer: clients.greeting(self, peer),
             lambda uid, gid, others: clients.admits(self, uid, gid, others),
@@ -190,7 +200,22 @@ class Host:
             self.activity_table,
             lambda process, message: workers.says(self, process, message),
             self.log,
+            None if carried is None else carried["notices"],
+            baggage,
         )
+        self.reexec = Reexec(self)
+
+    def _have_tables(self, count: int, carried: Mapping[str, Any] | None, baggage: Baggage | None) -> None:
+        if carried is not None and baggage is not None:
+            slots, activities, blank = carried["tables"]
+            self.slot_table = SlotTable.resume(slots, baggage)
+            self.activity_table = ActivityTable.resume(activities, baggage)
+            self.blank_table = ActivityTable.resume(blank, baggage)
+            return
+        self.slot_table = SlotTable(count)
+        self.activity_table = ActivityTable(count)
+        #: What clients get that may not view: nobody writes it.
+        self.blank_table = ActivityTable(count)
 
     # -- what the rooms and the requests ask ----------------------------------------
 
@@ -286,9 +311,16 @@ class Host:
 
     # -- the loop -------------------------------------------------------------------
 
+    def go_on(self) -> None:
+        """Do what a host has to that has just executed itself anew, before it turns its loop."""
+        # Times of day have become monotonic instants by a clock that may have been set meanwhile, and nobody watches it yet.
+        self.apply(self.machine.clock_was_set(time.monotonic()))
+        self.wake_ups.go_on()
+        # The name may have gone while nobody watched it.
+        self.server.renew()
+
     def run(self) -> int:
         """Run until shut down; return the exit code."""
-        self.log("LOG", f"starting bgworker {__version__} (PID {os.getpid()}) on data directory {self.data_directory}")
         while self.shutdown.exit_code is None:
             came = self.loop.turn(self._deadline())
             signals.take(self, came)
@@ -302,6 +334,7 @@ class Host:
             self._ensure_helpers(now)
             self.shutdown.go_on(now)
             self.service.tick(now)
+            self.reexec.tick(now)
         return self.shutdown.exit_code
 
     def _deadline(self) -> float | None:
@@ -319,6 +352,7 @@ class Host:
             self.server.next_deadline(),
             0.0 if self.children.has_more_to_do else None,
             self.database.next_deadline() if self.database is not None else None,
+            self.reexec.next_deadline(),
         ]
         return min((t for t in times if t is not None), default=None)
 
@@ -348,8 +382,8 @@ class Host:
         self.blank_table.close()
         self.segments.close()
         self.output.close()
-        self._lifeline.close()
-        self._locks.close()
+        self.lifeline.close()
+        self.locks.close()
 
     # -- what the helpers are told, and what they say --------------------------------
 

@@ -16,11 +16,12 @@ from __future__ import annotations
 import enum
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from bgworker._control.protocol import Message
+from bgworker._core.codec import expect
 from bgworker._host.helper_process import HelperProcess
 from bgworker._loop import Loop
 from bgworker.errors import ConfigurationError, HostError, PluginError, error_from_dict
@@ -71,6 +72,10 @@ class Loader:
     #: Ends in a row with nobody to blame and nothing loaded.
     deaths: int = 0
     is_upgrade: bool = False
+
+
+#: What of a serving loader is written as it is: its next process is told the same.
+_CARRIED: Final = ("config_text", "ready", "excluded", "exec_only", "is_upgrade")
 
 
 class Loaders:
@@ -145,6 +150,33 @@ class Loaders:
         loader = Loader(process, config_text)
         return loader
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a configuration is being read, or plugins are being loaded anew."""
+        return self.candidate is not None or bool(self._retiring)
+
+    def carry(self) -> dict[str, Any]:
+        """Return what the serving loader was made of and has said; the process itself is not carried."""
+        return {
+            **{name: getattr(self.current, name) for name in _CARRIED},
+            "was_ready_once": self._was_ready_once,
+            "last_complaint": self._last_complaint,
+        }
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Have the first loader be the like of the one that ``carry`` has told of, as when that had died."""
+        expect(carried, self.carry(), "what is known of the loader")
+        for name in _CARRIED:
+            setattr(self.current, name, carried[name])
+        self._was_ready_once, self._last_complaint = bool(carried["was_ready_once"]), str(carried["last_complaint"])
+
+    def hold(self, is_held: bool) -> None:
+        """End the serving loader and start no other one; or let one be started again."""
+        self.current.process.hold(is_held)
+        if is_held:
+            self.current.importing = None  # which is not to blame
+            self.current.process.kill()
+
     def ensure(self, now: float) -> None:
         """Start what should run, and end what takes too long."""
         for loader in (self.current, self.candidate, *self._retiring):
@@ -164,8 +196,8 @@ class Loaders:
         for loader in (self.current, self.candidate, *self._retiring):
             if loader is None:
                 continue
-            if loader.process.pid is None and loader.process.start_at is not None and loader.process.is_wanted:
-                times.append(loader.process.start_at)
+            if (start_at := loader.process.next_deadline()) is not None:
+                times.append(start_at)
             if loader.import_deadline is not None and loader.process.pid is not None:
                 times.append(loader.import_deadline)
         return min(times, default=None)
@@ -379,7 +411,12 @@ class Loaders:
             self._exclude(loader, loader.importing, f"importing it ended the loader ({describe_status(status)})")
             loader.importing = None
             loader.process.restart_at_once()
-        elif loader.process.is_wanted and not (loader.exec_only and not was_ready) and not loader.has_complained:
+        elif (
+            loader.process.is_wanted
+            and not loader.process.is_held
+            and not (loader.exec_only and not was_ready)
+            and not loader.has_complained
+        ):
             how = "could not be started" if status is None else f"ended ({describe_status(status)})"
             loader.deaths += 1
             if loader is self.candidate and loader.deaths >= _MAX_DEATHS:

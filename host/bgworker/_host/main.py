@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import resource
-import traceback
 from datetime import UTC, datetime
 
 from bgworker._config.locate import Location
 from bgworker._config.model import Configuration
 from bgworker._host.data_directory import HostLocks, prepare
 from bgworker._host.host import Host
+from bgworker._host.life import live
 from bgworker._host.rights import access_for
 from bgworker._process import prctl
 from bgworker._process.helper import set_title
+from bgworker._version import __version__
 from bgworker.errors import ConfigurationError
 
 
@@ -48,15 +49,8 @@ def run_host(location: Location, configuration: Configuration, config_text: str 
     # After the tables are made: a process that others may not look into cannot reopen its own files either.
     prctl.set_dumpable(False)
     set_title(f"bgworker: host {location.data_directory}")
-    try:
-        return host.run()
-    except Exception:
-        # Our own mistake. Children die with this process; what happened must not be lost with it.
-        traceback.print_exc()
-        host.log("FATAL", "internal error of the host, every worker ends with it", traceback.format_exc())
-        return 1
-    finally:
-        host.close()
+    host.log("LOG", f"starting bgworker {__version__} (PID {os.getpid()}) on data directory {host.data_directory}")
+    return live(host)
 
 
 def default_log_target() -> str:

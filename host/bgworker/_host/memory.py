@@ -39,6 +39,14 @@ class MemoryWatch:
         if slot.worker is not None and slot.worker.max_memory is not None and self._look_at is None:
             self._look_at = now + LOOK_INTERVAL
 
+    def carry(self) -> float | None:
+        """Return when the next look is."""
+        return self._look_at
+
+    def resume(self, carried: float | None) -> None:
+        """Look when ``carry`` has told."""
+        self._look_at = carried
+
     def next_deadline(self) -> float | None:
         """Return when to look; None while nobody is to be looked at."""
         return self._look_at

@@ -39,12 +39,14 @@ _SHAPES: Final[dict[str, dict[str, Any]]] = {
     "stopped": {},
     # collector
     "eof": {"life": str},
+    "rest": {"life": str, "pipes": list, "errors": str, "is_exited": bool},
     "tail": {"life": str},
 }  # fmt: skip
 #: What the lists among them hold: texts, or objects with at least these keys.
 _ELEMENTS: Final[dict[str, dict[str, Any] | None]] = {
     "errors": {}, "workers": {"worker": dict}, "rejected": {"bgw_name": str, "error": str},
     "broken_plugins": {"name": str, "error": str},
+    "pipes": {"rest": str, "is_continued": bool},
     "warnings": None, "python_path": None, "preloaded": None, "plugins": None, "channels": None,
 }  # fmt: skip
 

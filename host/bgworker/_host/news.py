@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from bgworker._baggage import Baggage
 from bgworker._core import effects as fx
 from bgworker._core.slots import SlotMachine
 from bgworker._core.states import SlotState
@@ -42,6 +44,20 @@ class News:
         self._started_at: dict[tuple[int, int], float] = {}
         #: The process whose exit the machine is about to be told.
         self._ending: WorkerProcess | None = None
+
+    def carry(self, baggage: Baggage) -> dict[str, Any]:
+        """Return what is known of registrations beside what the machine knows."""
+        return {
+            "targets": [[key, target.carry(baggage)] for key, target in self._targets.items()],
+            "started_at": [[key, at] for key, at in self._started_at.items()],
+            "askers": self.askers.carry(),
+        }
+
+    def resume(self, carried: Mapping[str, Any], baggage: Baggage) -> None:
+        """Take back what ``carry`` has told of."""
+        self._targets = {(int(s), int(g)): NotifyTarget.resume(target, baggage) for (s, g), target in carried["targets"]}
+        self._started_at = {(int(s), int(g)): float(at) for (s, g), at in carried["started_at"]}
+        self.askers.resume(carried["askers"])
 
     def notify(self, key: tuple[int, int], worker: BackgroundWorker, whom: Caller | None) -> None:
         """Remember whom bgw_notify_pid names, if it is a process that this host knows (C13)."""

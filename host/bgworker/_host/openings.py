@@ -7,7 +7,7 @@ database back, and what a database process that died has not answered is asked o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,21 @@ class Openings:
         self._send = send
         self._numbers = itertools.count(1)
         self._asked: dict[Caller, _Asked] = {}
+
+    @property
+    def has_open(self) -> bool:
+        """Whether a database may be open for a worker's login at this moment."""
+        return any(asked.request_id is None for asked in self._asked.values())
+
+    def carry(self) -> list[tuple[Caller, dict[str, Any]]]:
+        """Return who has asked, and what has not been answered; nothing is open."""
+        return [(caller, {"request_id": asked.request_id, "question": asked.question}) for caller, asked in self._asked.items()]
+
+    def resume(self, caller: Caller, carried: Mapping[str, Any]) -> None:
+        """Take back one of those; the next database process is asked."""
+        if carried["request_id"] is not None:
+            number = next(self._numbers)
+            self._asked[caller] = _Asked(number, carried["request_id"], {**carried["question"], "id": number})
 
     def ask(self, caller: Caller, request_id: Any, database: str, worker: str) -> None:
         """Pass a worker's request on; it is answered later.

@@ -16,9 +16,10 @@ import selectors
 import socket
 import stat
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from bgworker._baggage import Baggage
 from bgworker._control.protocol import Message
 from bgworker._control.socket_name import NOTIFY_NAME, RUN_NAME, Log
 from bgworker._host.births import WorkerProcess
@@ -49,6 +50,8 @@ class ProgramNotices:
         activities: Where STATUS goes.
         on_message: Called with a process that is ready, and the message that a worker in Python would send.
         log: Is told when the name was lost, and what became of it.
+        carried: The socket and what its name leads to, from ``carry`` of this host before it executed itself anew; None makes one.
+        baggage: Has its descriptor.
 
     Raises:
         ConfigurationError: Something that is no socket of ours has the name.
@@ -62,6 +65,8 @@ class ProgramNotices:
         activities: ActivityTable,
         on_message: Callable[[WorkerProcess, Message], None],
         log: Log,
+        carried: Sequence[int] | None = None,
+        baggage: Baggage | None = None,
     ) -> None:
         self._loop, self._processes, self._activities, self._on_message = loop, processes, activities, on_message
         self._log = log
@@ -72,7 +77,13 @@ class ProgramNotices:
         #: What a program finds in NOTIFY_SOCKET; empty where there is no such socket.
         self.path = f"{data_directory}/{RUN_NAME}/{NOTIFY_NAME}"
         self._socket: socket.socket | None = None
-        if not hasattr(socket, "SO_PASSCRED") or len(os.fsencode(self.path)) > _LONGEST_PATH:
+        if carried is not None and baggage is not None and carried:
+            fd, self._bound_fd = map(baggage.unpack, carried)
+            self._socket = socket.socket(fileno=fd)
+            self._socket.setblocking(False)
+            loop.add(self._socket, selectors.EVENT_READ, self._read)
+            return
+        if carried is not None or not hasattr(socket, "SO_PASSCRED") or len(os.fsencode(self.path)) > _LONGEST_PATH:
             self.path = ""
             return
         with contextlib.suppress(FileNotFoundError):
@@ -103,6 +114,10 @@ class ProgramNotices:
             return
         self._said = ""
         self._log("LOG", f'socket "{self.path}" was removed and is made again', "", "")
+
+    def carry(self, baggage: Baggage) -> list[int]:
+        """Return the socket, if there is one; what programs have said meanwhile waits in it."""
+        return [] if self._socket is None else [baggage.pack(self._socket.fileno()), baggage.pack(self._bound_fd)]
 
     def close(self) -> None:
         """Stop listening and remove the name, if it is still ours."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bgworker._control.protocol import Message
@@ -28,6 +28,15 @@ class Records:
         self._send = send
         self._waiting: deque[Message] = deque()
         self._lost = 0
+
+    def carry(self) -> dict[str, Any]:
+        """Return what waits for a collector."""
+        return {"waiting": list(self._waiting), "lost": self._lost}
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Take back what ``carry`` has told of; it comes before whatever has been said since."""
+        self._waiting.extendleft(reversed(carried["waiting"]))
+        self._lost += int(carried["lost"])
 
     def log(self, level: str, message: str, detail: str = "", hint: str = "") -> None:
         """Write one entry of the host's log. Levels are PostgreSQL's, and so is the threshold: DEBUG is not kept."""

@@ -11,7 +11,6 @@ import difflib
 import os
 import signal
 import time
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,6 +64,8 @@ def serve(host: Host, caller: Caller, message: Message) -> None:
         caller.refuse(request_id, error)
     # A mistake of ours in one request costs this request. The host's own contradictions (AssertionError) stay deadly.
     except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError):
+        import traceback  # not before: every import holds up a host that executes itself anew
+
         host.log(
             "ERROR", f'internal error while serving request "{printable(str(message.get("method")))[:60]}"', traceback.format_exc()
         )
@@ -260,19 +261,26 @@ def wait(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
     if end is not None:
         return end
     name = slot.worker.bgw_name if slot.worker is not None else text
-    host.waits.add(
-        waits.Wait(
-            caller,
-            slotno,
-            generation,
-            target,
-            None if timeout is None or timeout > _LONGEST_WAIT else time.monotonic() + timeout,
-            lambda result: caller.reply(request_id, result),
-            lambda error: caller.refuse(request_id, error),
-            f'background worker "{printable(name)}"',
-        )
-    )
+    deadline = None if timeout is None or timeout > _LONGEST_WAIT else time.monotonic() + timeout
+    host.waits.add(wait_of(caller, request_id, slotno, generation, target, deadline, f'background worker "{printable(name)}"'))
     return LATER
+
+
+def wait_of(
+    caller: Caller, request_id: Any, slotno: int, generation: int, target: str, deadline: float | None, describe: str
+) -> waits.Wait:
+    """Return the wait of a caller, which is answered over its connection."""
+    return waits.Wait(
+        caller,
+        slotno,
+        generation,
+        target,
+        deadline,
+        lambda result: caller.reply(request_id, result),
+        lambda error: caller.refuse(request_id, error),
+        describe,
+        request_id,
+    )
 
 
 def last_exit(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
@@ -308,6 +316,12 @@ def scale(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
 def upgrade(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
     """Load the plugins anew; answered when births have the new code. Whoever asks restarts the workers, in his own order."""
     host.upgrade(_answer(caller, request_id))
+    return LATER
+
+
+def reexec(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
+    """Execute the host anew, as it is installed now; answered by the host that goes on, or with what is wrong."""
+    host.reexec.begin(caller, request_id)
     return LATER
 
 
@@ -418,6 +432,7 @@ METHODS: Final[dict[str, Callable[[Any, Caller, Any, Params], Any]]] = {
     "plan": plan,
     "upgrade": upgrade,
     "scale": scale,
+    "reexec": reexec,
     "stop": stop,
     "events": events,
     "settings": settings,

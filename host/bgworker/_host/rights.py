@@ -61,6 +61,7 @@ NEEDS: Final[dict[str, Right]] = {
     "upgrade": Right.OPERATE,
     "scale": Right.OPERATE,
     "stop": Right.OWN,
+    "reexec": Right.OWN,
     "settings": Right.WORK,
     "ready_done": Right.WORK,
     "attach_segment": Right.WORK,

@@ -11,10 +11,11 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from bgworker._baggage import Baggage
 from bgworker._core.scope import Segment
 from bgworker._shm.layout import SEGMENT_HEADER_SIZE
 from bgworker._spec import printable
@@ -85,6 +86,18 @@ class Segments:
             if memory is not None and memory.fd is not None and memory.generation == segment.generation:
                 os.close(memory.fd)
                 memory.fd = None
+
+    def carry(self, baggage: Baggage) -> dict[str, Any]:
+        """Return every name and its memory, for the same host when it has executed itself anew."""
+        return {
+            name: [memory.size, memory.generation, None if memory.fd is None else baggage.pack(memory.fd)]
+            for name, memory in self._by_name.items()
+        }
+
+    def resume(self, carried: Mapping[str, Any], baggage: Baggage) -> None:
+        """Take back what ``carry`` has told of."""
+        for name, (size, generation, fd) in carried.items():
+            self._by_name[name] = _Memory(int(size), int(generation), None if fd is None else baggage.unpack(fd))
 
     def close(self) -> None:
         """Close the host's descriptors; the memory goes with the last process that maps it."""

@@ -40,6 +40,7 @@ class Shutdown:
         host = self._host
         if why:
             host.log("LOG", why)
+        host.reexec.cancel("the host is shutting down")
         # The machine must know what a smart shutdown waits for before it begins one.
         clients.count_live_handles(host, mode)
         host.apply(host.machine.begin_shutdown(mode, time.monotonic()))

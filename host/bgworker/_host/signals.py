@@ -9,11 +9,12 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from bgworker._core.states import ShutdownMode
+from bgworker.errors import HostError
 
 if TYPE_CHECKING:
     from bgworker._host.host import Host
 
-#: Those with a handler in the host. SIGCHLD is ``children``'s; SIGUSR1 and SIGUSR2 do nothing, but must not end it.
+#: Those with a handler in the host. SIGCHLD is ``children``'s; SIGUSR1 does nothing, but must not end it.
 HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -30,8 +31,15 @@ def take(host: Host, signals: set[int]) -> None:
     elif signal.SIGHUP in signals:
         if any(_is_dead_terminal(fd) for fd in (0, 1, 2)):
             host.begin_shutdown(ShutdownMode.FAST, "shutting down because the terminal is gone")
+        elif host.reexec.is_running:
+            host.reexec.put_off(signal.SIGHUP)
         else:
             host.reload()
+    if signal.SIGUSR2 in signals:
+        try:
+            host.reexec.begin()
+        except HostError as error:
+            host.log("ERROR", error.message_primary, error.message_detail, error.message_hint)
 
 
 def _is_dead_terminal(fd: int) -> bool:

@@ -35,20 +35,20 @@ class Spares:
         self.wanted = 0
         self._ready: dict[int, WorkerProcess] = {}
         #: Pids of those that have been told to go and are not reaped yet.
-        self._leaving: set[int] = set()
+        self.leaving: set[int] = set()
         self._refill_at = 0.0
 
     def __contains__(self, pid: object) -> bool:
-        return pid in self._ready or pid in self._leaving
+        return pid in self._ready or pid in self.leaving
 
     def pids(self) -> set[int]:
         """Return every process that is spare, or was until it was told to go."""
-        return {*self._ready, *self._leaving}
+        return {*self._ready, *self.leaving}
 
     @property
     def is_leaving(self) -> bool:
         """Whether any that was told to go has not been reaped."""
-        return bool(self._leaving)
+        return bool(self.leaving)
 
     @property
     def missing(self) -> int:
@@ -105,13 +105,13 @@ class Spares:
         if (process := self._ready.pop(pid, None)) is not None:
             _close(process)
             self.postpone_after_failure(now)
-        self._leaving.discard(pid)
+        self.leaving.discard(pid)
 
     def _drop(self, pid: int) -> None:
         # It would leave by itself when its channel closes; this way also if it is stopped.
         reap.signal_child(pid, signal.SIGKILL)
         _close(self._ready.pop(pid))
-        self._leaving.add(pid)
+        self.leaving.add(pid)
 
 
 def _close(process: WorkerProcess) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from bgworker import _supervision as supervision
 from bgworker import _surroundings
+from bgworker._core.codec import read, write
 from bgworker._core.slots import Exit, Slot
 from bgworker._core.states import Origin, SlotState
 from bgworker._spec import BackgroundWorker, flag_names, printable
@@ -132,6 +133,24 @@ class Finished:
             del self._entries[name]
         while len(self._reasons) > 10 * _MAX_FINISHED:
             self._reasons.popitem(last=False)
+
+    def carry(self) -> dict[str, Any]:
+        """Return the list as JSON values, and what is known of the registrations beside."""
+        return {
+            "entries": [[name, write(origin), view] for name, (origin, view) in self._entries.items()],
+            "reasons": [[key, reason, write(end)] for key, (reason, end) in self._reasons.items()],
+        }
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Take back what ``carry`` has told of.
+
+        Raises:
+            UnreadableError: It has not.
+        """
+        entries = read(list[tuple[str, Origin, dict[str, Any]]], carried["entries"])
+        self._entries = OrderedDict((name, (origin, view)) for name, origin, view in entries)
+        reasons = read(list[tuple[tuple[int, int], str, Exit | None]], carried["reasons"])
+        self._reasons = OrderedDict((key, (reason, end)) for key, reason, end in reasons)
 
     def reason(self, slotno: int, generation: int) -> str:
         """Return why a registration ended, if it is still known."""

@@ -12,8 +12,8 @@ Looks happen after exits, never by the clock, and a few hundred processes at a t
 from __future__ import annotations
 
 import signal
-from collections.abc import Collection
-from typing import Final
+from collections.abc import Collection, Mapping
+from typing import Any, Final
 
 from bgworker._process import mark, reap
 
@@ -35,6 +35,23 @@ class Strays:
         #: Still to be looked at in this look; None while none is going on.
         self._to_look_at: list[int] | None = None
         self._must_look = False
+
+    def carry(self) -> dict[str, Any]:
+        """Return which marks are given and which are next, for the same host when it has executed itself anew."""
+        return {
+            "highest": self._highest,
+            "next": self._next,
+            "living": [[pid, its_mark] for pid, its_mark in self._living.items()],
+            "killed": sorted(self.killed),
+        }
+
+    def resume(self, carried: Mapping[str, Any]) -> None:
+        """Take back what ``carry`` has told of, and look at everybody."""
+        self._highest, self._next = int(carried["highest"]), int(carried["next"])
+        self.can_find = self._highest > 0
+        self._living = {int(pid): int(its_mark) for pid, its_mark in carried["living"]}
+        self.killed = {int(pid) for pid in carried["killed"]}
+        self._must_look = self.can_find
 
     def mark_for(self, pid: int) -> int | None:
         """Return the mark that the worker with this pid is to put on itself, or None."""

@@ -64,6 +64,12 @@ class Wait:
     reply: Callable[[dict[str, Any]], None]
     refuse: Callable[[HostError], None]
     describe: str
+    #: The request's, by which the answer is known to whoever asked.
+    request_id: Any = None
+
+    def carry(self) -> dict[str, Any]:
+        """Return the wait as JSON values; whose it is is said elsewhere."""
+        return {name: getattr(self, name) for name in ("slotno", "generation", "target", "deadline", "describe", "request_id")}
 
 
 class Waits:
@@ -87,6 +93,10 @@ class Waits:
             heapq.heapify(self._deadlines)
         if wait.deadline is not None:
             heapq.heappush(self._deadlines, (wait.deadline, next(self._count), wait))
+
+    def all(self) -> list[Wait]:
+        """Return every unanswered wait."""
+        return [wait for waits in self._by_owner.values() for wait in waits]
 
     def count_of(self, owner: object) -> int:
         """Return how many waits of this owner are unanswered."""

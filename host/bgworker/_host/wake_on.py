@@ -71,6 +71,15 @@ class WakeUps:
         self._effective &= {(database, channel) for database, channels in found.items() for channel in channels}
         return {database: sorted(channels) for database, channels in sorted(found.items())}
 
+    def go_on(self) -> None:
+        """After the host has executed itself anew: those who have missed something are told as soon as they read."""
+        for process in self._processes.values():
+            if process.missed and process.connection is not None:
+                if process.connection.is_flushed:
+                    _tell_missed(process)
+                else:
+                    process.connection.when_flushed = lambda process=process: _tell_missed(process)
+
     # -- what the database process says --------------------------------------------------------------------------------------
 
     def notified(self, database: str, channel: str, payload: str) -> None:

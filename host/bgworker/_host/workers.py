@@ -46,11 +46,7 @@ def born(host: Host, process: WorkerProcess) -> None:
     injection.point("host.born")
     assert process.connection is not None
     slot = host.machine.slots[life.slotno]
-    grants = rights.OWNER if slot.origin is Origin.BUILTIN else rights.WORKER
-    is_confined = not host.own_identity.is_user(process.worker.user)
-    caller = Caller(process.connection, pid, process, grants=grants, is_confined=is_confined)
-    host.callers.add(caller)
-    process.caller = caller
+    known_as(host, process)
     host.apply(host.machine.born(*life, pid, time.monotonic()))
     is_wanted = (slot.generation, slot.attempt) == (life.generation, life.attempt) and slot.state is SlotState.LAUNCHING
     if not is_wanted or slot.worker is None or process.is_abandoned:
@@ -64,6 +60,17 @@ def born(host: Host, process: WorkerProcess) -> None:
     own = {"mark": host.children.strays.mark_for(pid), "notify_socket": host.program_notices.begin(process)}
     process.connection.send(_assignment(host, slot, worker) | own)
     host.output.attach(process, worker, is_static=slot.origin is not Origin.DYNAMIC)
+
+
+def known_as(host: Host, process: WorkerProcess) -> Caller:
+    """Make a process one who may ask; return it as that."""
+    assert process.connection is not None
+    assert process.pid is not None
+    grants = rights.OWNER if host.machine.slots[process.life.slotno].origin is Origin.BUILTIN else rights.WORKER
+    is_confined = not host.own_identity.is_user(process.worker.user)
+    process.caller = Caller(process.connection, process.pid, process, grants=grants, is_confined=is_confined)
+    host.callers.add(process.caller)
+    return process.caller
 
 
 def _assignment(host: Host, slot: Slot, worker: BackgroundWorker) -> Message:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
+from typing import Any
 
+from bgworker._baggage import Baggage
 from bgworker._shm.layout import (
     ACTIVITY_SIZE,
     SEQ,
@@ -50,6 +51,19 @@ class SlotTable:
         os.pwrite(self._fd, SEQ.pack(sequence + 2), offset)
         self._sequence[slotno] = sequence + 2
 
+    def carry(self, baggage: Baggage) -> dict[str, Any]:
+        """Return what the same host needs to go on with the table after it has executed itself anew."""
+        return {"fds": [baggage.pack(self._fd), baggage.pack(self.read_only_fd)], "sequence": self._sequence}
+
+    @classmethod
+    def resume(cls, carried: dict[str, Any], baggage: Baggage) -> SlotTable:
+        """Return the table that ``carry`` has told of."""
+        table = cls.__new__(cls)
+        table._fd, table.read_only_fd = map(baggage.unpack, carried["fds"])
+        table._sequence = [int(number) for number in carried["sequence"]]
+        table._records = [None] * len(table._sequence)
+        return table
+
     def close(self) -> None:
         """Close the host's descriptors; mappings of readers stay."""
         os.close(self._fd)
@@ -76,6 +90,18 @@ class ActivityTable:
         os.pwrite(self.fd, pack_activity(record), offset + SEQ.size)
         os.pwrite(self.fd, SEQ.pack(self._seq), offset)
 
+    def carry(self, baggage: Baggage) -> dict[str, Any]:
+        """Return what the same host needs to go on with the table after it has executed itself anew."""
+        return {"fds": [baggage.pack(self.fd), baggage.pack(self.read_only_fd)], "seq": self._seq}
+
+    @classmethod
+    def resume(cls, carried: dict[str, Any], baggage: Baggage) -> ActivityTable:
+        """Return the table that ``carry`` has told of."""
+        table = cls.__new__(cls)
+        table.fd, table.read_only_fd = map(baggage.unpack, carried["fds"])
+        table._seq = int(carried["seq"])
+        return table
+
     def close(self) -> None:
         """Close the host's descriptors."""
         os.close(self.fd)
@@ -92,6 +118,8 @@ def _make_file(name: str, size: int, mode: int) -> tuple[int, int]:
         read_only_fd = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         return fd, read_only_fd
+    import tempfile  # not before: it takes longer than all of this room
+
     fd, path = tempfile.mkstemp(prefix=f"{name}-")
     try:
         os.posix_fallocate(fd, 0, size)

@@ -44,6 +44,7 @@ VERBS: Final[dict[str, Verb]] = {
     "plan": Verb(_HOST, "plan", "plan", "Print what a reload would do."),
     "reload": Verb(_HOST, "plan", "reload", "Make the host read workers.toml again."),
     "upgrade": Verb(_HOST, "upgrade", "upgrade", "Restart the workers that run old code, a few at a time."),
+    "reexec": Verb(_HOST, "reexec", "reexec", "Let the host go on as the version that is installed now; workers run on."),
     "stop": Verb(_HOST, "host", "stop", "Stop the host and all its workers."),
     "systemd-unit": Verb(_HOST, "systemd_unit", "systemd_unit", "Print a unit file that runs this host."),
     "status": Verb(_LOOK, "status", "status", "Show the workers and how they are."),

@@ -33,7 +33,8 @@ def run(invocation: Invocation, tui: bool, dev: bool, log_to: str | None, tied_t
     """Run the host in the foreground, until it is told to stop.
 
     SIGTERM and SIGINT (Ctrl-C) stop it fast, a second one immediately; SIGHUP makes it read
-    workers.toml again. A stop that was asked for is exit code 0; 7 says that an essential worker failed.
+    workers.toml again, SIGUSR2 lets it go on as the version that is installed now (see reexec). A stop
+    that was asked for is exit code 0; 7 says that an essential worker failed.
     """
     if dev:
         if tui:

@@ -34,6 +34,7 @@ Wants=network-online.target
 
 [Service]
 # SIGHUP reloads, and systemd hears when that is over. Needs systemd 253; before: Type=notify, ExecReload=/bin/kill -HUP $MAINPID
+# A new version of bgworker: bgworker reexec. It is the same process to systemd, and no worker is stopped.
 Type=notify-reload
 NotifyAccess=main
 User={user}

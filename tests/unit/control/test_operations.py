@@ -39,6 +39,7 @@ OPERATIONS: list[operations.Operation[Any]] = [
     operations.reload(),
     operations.plan(),
     operations.upgrade(),
+    operations.reexec(),
     operations.scale("x", 3),
     operations.stop("fast"),
     operations.events(),
@@ -112,7 +113,7 @@ def test_timeout_that_is_no_number() -> None:
 def test_what_may_take_long() -> None:
     """Only what loads plugins and a wait without timeout may take for ever; what the host has in memory may not."""
     patient = {operation.method for operation in OPERATIONS if operation.timeout is None}
-    assert patient == {"reload", "plan", "upgrade"}
+    assert patient == {"reload", "plan", "upgrade", "reexec"}
 
 
 @pytest.mark.parametrize("answer", [{}, {"handle": None}, {"handle": "3"}, {"handle": [3, 2]}])

@@ -25,6 +25,7 @@ class FakeProcess:
         self.pid: int | None = 4711
         self.connection = None
         self.is_wanted = True
+        self.is_held = False
         self.done: list[str] = []
         FakeProcess.made.append(self)
 

@@ -105,3 +105,22 @@ def test_only_database_workers_may_ask(worker: Any, flags: int, database: bool) 
     assert sent == []
     requests.serve(host, caller, {"id": 2, "method": "close_database", "params": {}})
     assert caller.answers[1:] == [(2, {})]
+
+
+def test_next_host_asks_for_what_was_not_answered() -> None:
+    """What waits for its answer when the host executes itself anew is asked again; what is open holds that up."""
+    openings, waiting, connecting = make([]), Caller(), Caller()
+    openings.ask(connecting, 1, "shut", "a")
+    assert not openings.has_open
+    openings.answered({"type": "database_opened", "id": 1, **ANSWER})
+    assert openings.has_open
+    openings.over(connecting)
+    openings.ask(waiting, 7, "shut", "b")
+    sent: list[Message] = []
+    again = make(sent)
+    for caller, carried in openings.carry():
+        again.resume(caller, carried)
+    again.ask_again()
+    assert [(message["database"], message["worker"]) for message in sent] == [("shut", "b")]
+    again.answered({"type": "database_opened", "id": sent[0]["id"], **ANSWER})
+    assert waiting.answers == [(7, ANSWER)]
