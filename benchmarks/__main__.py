@@ -27,7 +27,7 @@ from benchmarks.run import Run
 
 #: The dear ones last: on a machine that is slow they are what is left out.
 QUESTIONS: Final = (
-    "launching", "restart", "idle", "memory", "status", "control", "logs", "notify", "spares", "boot", "many", "growth",
+    "launching", "restart", "idle", "memory", "status", "control", "logs", "notify", "spares", "boot", "growth", "many",
 )  # fmt: skip
 #: What says most in some seconds.
 QUICK: Final = ("launching", "restart", "control", "notify")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 #: How long the loader may leave a birth unanswered before it counts as hung, in seconds.
 _BIRTH_TIMEOUT: Final = 10.0
+#: Births that the loader is asked for at a time; it makes one after the other. Each has three descriptors more than a worker.
+MAX_IN_FLIGHT: Final = 64
 #: Exits of children not yet named by the loader, kept to be matched; more than can be in flight at once.
 _MAX_STASHED_EXITS: Final = 4096
 
@@ -151,15 +154,15 @@ class Births:
         self._has_loader = False
         self.spares = Spares()
         self._unborn: dict[int, WorkerProcess] = {}
-        #: Wanted while no loader was ready, in order.
-        self._waiting: list[tuple[Life, str, BackgroundWorker]] = []
+        #: Wanted while no loader was ready, or while enough were being born, in order.
+        self._waiting: deque[tuple[Life, str, BackgroundWorker]] = deque()
         #: Exits of children that the loader may yet name: the last birth asked for by then, and the wait status.
         self._stashed_exits: dict[int, tuple[int, int]] = {}
         self.by_pid: dict[int, WorkerProcess] = {}
 
     def carry(self) -> dict[str, Any]:
         """Return what is known beside the processes. When it counts there is no loader, so that no birth is in flight."""
-        return {"last_birth": self._last_birth, "waiting": write(self._waiting), "leaving": sorted(self.spares.leaving)}
+        return {"last_birth": self._last_birth, "waiting": write(list(self._waiting)), "leaving": sorted(self.spares.leaving)}
 
     def resume(self, carried: Mapping[str, Any]) -> None:
         """Take back what ``carry`` has told of.
@@ -169,7 +172,7 @@ class Births:
         """
         expect(carried, self.carry(), "what is known of births")
         self._last_birth = read(int, carried["last_birth"])
-        self._waiting = read(list[tuple[Life, str, BackgroundWorker]], carried["waiting"])
+        self._waiting = deque(read(list[tuple[Life, str, BackgroundWorker]], carried["waiting"]))
         self.spares.leaving = read(set[int], carried["leaving"])
 
     def resume_process(self, carried: Mapping[str, Any], baggage: Baggage) -> WorkerProcess:
@@ -215,8 +218,19 @@ class Births:
             if (process := next((p for p in self._unborn.values() if p.life is NO_LIFE), None)) is not None:
                 process.life, process.kind, process.worker = life, kind, worker
                 return
-        if not self._ask(life, kind, worker):
+        if self._waiting or len(self._unborn) >= MAX_IN_FLIGHT or not self._ask(life, kind, worker):
             self._waiting.append((life, kind, worker))
+
+    def _ask_waiting(self) -> None:
+        """Ask the loader for what waits, as far as there is room."""
+        while self._waiting and self._has_loader and len(self._unborn) < MAX_IN_FLIGHT:
+            life, kind, worker = self._waiting.popleft()
+            try:
+                if not self._ask(life, kind, worker):
+                    self._waiting.appendleft((life, kind, worker))
+                    return
+            except OSError as error:
+                self._on_failed(life, f"could not make its pipes: {error.strerror}")
 
     def ensure_spares(self, now: float) -> None:
         """Ask for the spares that are missing, when nothing is being born and the moment is quiet."""
@@ -274,12 +288,7 @@ class Births:
         """Ask a new loader for everything that waits."""
         self._has_loader = True
         self.spares.postpone(time.monotonic())
-        waiting, self._waiting = self._waiting, []
-        for life, kind, worker in waiting:
-            try:
-                self.request(life, kind, worker)
-            except OSError as error:
-                self._on_failed(life, f"could not make its pipes: {error.strerror}")
+        self._ask_waiting()
 
     def loader_is_gone(self) -> None:
         """Take back what the loader has not acknowledged; the next one is asked for it. Its spares go with it."""
@@ -287,6 +296,7 @@ class Births:
         self.spares.drop_all()
         unborn, self._unborn = self._unborn, {}
         self._stashed_exits.clear()
+        again = []
         for process in unborn.values():
             # A child it made in its last moment finds its channel closed, and leaves.
             self._discard(process)
@@ -295,7 +305,8 @@ class Births:
             if process.is_abandoned:
                 self._on_failed(process.life, "not wanted any more")
             else:
-                self._waiting.append((process.life, process.kind, process.worker))
+                again.append((process.life, process.kind, process.worker))
+        self._waiting.extendleft(reversed(again))
 
     def abandon(self, life: Life) -> None:
         """Give up a birth that has no pid yet; it is answered all the same."""
@@ -304,7 +315,7 @@ class Births:
                 process.is_abandoned = True
                 return
         if any(each[0] == life for each in self._waiting):
-            self._waiting = [each for each in self._waiting if each[0] != life]
+            self._waiting = deque(each for each in self._waiting if each[0] != life)
             self._on_failed(life, "not wanted any more")
 
     def answered(self, message: Message) -> None:
@@ -313,6 +324,7 @@ class Births:
             self.born(message["birth"], message["pid"])
         else:
             self.failed(message["birth"], message["error"])
+        self._ask_waiting()
 
     def born(self, birth: int, pid: int) -> None:
         """Take the loader's word that a process exists."""

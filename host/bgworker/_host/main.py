@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from bgworker._config.locate import Location
 from bgworker._config.model import Configuration
+from bgworker._host.births import MAX_IN_FLIGHT
 from bgworker._host.data_directory import HostLocks, prepare
 from bgworker._host.host import Host
 from bgworker._host.life import live
@@ -66,9 +67,10 @@ def _open_standard_descriptors() -> None:
 
 
 def _raise_descriptor_limit(max_worker_processes: int, spare_workers: int) -> None:
-    """Take the descriptors that this many workers need: three of the host's own each, and three more while one is born."""
+    """Take the descriptors that this many workers need: three of the host's own each, and three more for each being born."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 6 * (max_worker_processes + min(spare_workers, max_worker_processes)) + 400
+    processes = max_worker_processes + min(spare_workers, max_worker_processes)
+    needed = 3 * (processes + min(processes, MAX_IN_FLIGHT)) + 400
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise ConfigurationError(
             f"max_worker_processes = {max_worker_processes} does not fit this system's limit of open files",

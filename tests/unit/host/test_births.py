@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from bgworker._control.protocol import Message, encode
-from bgworker._host.births import Births, Life, WorkerProcess
+from bgworker._host.births import MAX_IN_FLIGHT, Births, Life, WorkerProcess
 from bgworker._loop import Loop
 from bgworker._spec import BackgroundWorker
 
@@ -127,3 +127,27 @@ def test_end_of_the_channel_is_the_start_of_a_program(
         while process.connection.is_open:
             loader.loop.turn(time.monotonic() + 10)
     assert loader.heard == heard
+
+
+def test_only_so_many_are_born_at_a_time(loader: Loader) -> None:
+    """The rest waits in order for an answer, or for the next loader; one that is given up meanwhile is never asked for."""
+    births = loader.births
+    births.loader_is_ready()
+    lives = [Life(number, 1, 1) for number in range(MAX_IN_FLIGHT + 4)]
+    for life in lives:
+        births.request(life, "preloaded", WORKER)
+    assert len(loader.requests) == MAX_IN_FLIGHT
+    births.abandon(lives[MAX_IN_FLIGHT + 1])
+    assert loader.failed == [(lives[MAX_IN_FLIGHT + 1], "not wanted any more")]
+    births.answered({"type": "birth_failed", "birth": 1, "error": "no process left"})
+    births.answered({"type": "birth_failed", "birth": 2, "error": "no process left"})
+    assert len(loader.requests) == MAX_IN_FLIGHT + 2
+    births.loader_is_gone()
+    loader.requests.clear()
+    births.loader_is_ready()
+    assert len(loader.requests) == MAX_IN_FLIGHT
+    # Births are numbered as they are asked for: the oldest life has the first of the new numbers.
+    for number in list(loader.requests):
+        births.answered({"type": "birth_failed", "birth": number, "error": "no process left"})
+    births.answered({"type": "birth_failed", "birth": loader.requests[-1], "error": "no process left"})
+    assert [life for life, _reason in loader.failed[3:]] == [life for life in lives[2:] if life != lives[MAX_IN_FLIGHT + 1]]
