@@ -65,6 +65,11 @@ class Loop:
         """Call once when this turn's work is done; for what nobody waits for while there is something that somebody does."""
         self._before_waiting.append(call)
 
+    def settle(self) -> None:
+        """Do what waits for the end of this turn's work; ``turn`` does so first, and whoever turns no more has to."""
+        while self._before_waiting:
+            self._before_waiting.popleft()()
+
     @property
     def is_late(self) -> bool:
         """Whether this turn has taken so long that what can be put off should be."""
@@ -81,8 +86,7 @@ class Loop:
 
     def turn(self, deadline: float | None) -> set[int]:
         """Wait until something is ready or the deadline (monotonic) has passed, serve it, return the signals that came."""
-        while self._before_waiting:
-            self._before_waiting.popleft()()
+        self.settle()
         put_off, self._soon = self._soon, deque()
         timeout = None if deadline is None else min(max(0.0, deadline - time.monotonic()), _LONGEST_WAIT)
         if put_off or self._pending:

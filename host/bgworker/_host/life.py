@@ -18,6 +18,8 @@ def live(host: Host) -> int:
 
         traceback.print_exc()
         host.log("FATAL", "internal error of the host, every worker ends with it", traceback.format_exc())
+        # No turn follows in which this, and what was said just before it, would leave for the collector.
+        host.loop.settle()
         return 1
     finally:
         host.close()
