@@ -175,6 +175,7 @@ class Connection:
     def _push(self, data: bytes, fds: Sequence[int]) -> None:
         self._queue(data, fds)
         self._flush()
+        self._give_up_if_unread()
 
     def _queue(self, data: bytes, fds: Sequence[int]) -> None:
         if self._is_draining:
@@ -182,14 +183,20 @@ class Connection:
         self.messages_sent += 1
         self._unsent.append((memoryview(data), tuple(fds)))
         self._unsent_bytes += len(data)
+
+    def _give_up_if_unread(self) -> None:
         if self._unsent_bytes > _GIVE_UP_BYTES:
             self.close("the peer does not read what it asked for")
 
     def _flush_postponed(self) -> None:
         self._is_postponed = False
-        if self.is_open:
+        if not self.is_open:
+            return
+        # A peer that is behind is waited for already: joining what it has left would copy all of it in each turn.
+        if not self._events & selectors.EVENT_WRITE:
             self._join_unsent()
             self._flush()
+        self._give_up_if_unread()
 
     def _join_unsent(self) -> None:
         """Make one piece of neighbours without descriptors: one system call, and the peer wakes once."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from bgworker._control import connection
 from bgworker._control.connection import Connection
 from bgworker._control.protocol import MAX_REQUEST_BYTES, Message, encode
 from bgworker._loop import Loop
@@ -279,3 +282,44 @@ def test_sent_later_to_a_peer_that_is_gone_is_no_error(ends: Ends) -> None:
     assert len(ends.reasons) == 1
     ends.connection.send_later({"id": 2})
     ends.loop.turn(0)
+
+
+def test_peer_that_is_behind_is_not_copied_for(ends: Ends) -> None:
+    """What is sent later to a peer that does not read is kept as it is: joining it in each turn would copy all of it again."""
+    kept = None
+    for number in range(8):
+        ends.connection.send_later({"id": number, "text": "x" * 200_000})
+        ends.loop.turn(0.0)
+        first = ends.connection._unsent[-1][0].obj if ends.connection._unsent else None
+        if number == 6:
+            kept = first
+    assert kept is not None
+    assert any(data.obj is kept for data, _fds in ends.connection._unsent)
+    assert [message["id"] for message in read_by(ends, 8)] == list(range(8))
+
+
+def test_limit_is_for_what_the_peer_leaves(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that is over the limit as a whole, and mostly taken at once, does not cost the connection."""
+    monkeypatch.setattr(connection, "_GIVE_UP_BYTES", 1000)
+    ends.connection.send({"text": "x" * 2000})
+    assert ends.connection.is_open
+    ends.connection.send_later({"text": "x" * 2000})
+    ends.loop.turn(0.0)
+    assert ends.connection.is_open
+    for _ in range(1000):
+        ends.connection.send({"text": "x" * 2000})
+    assert ends.reasons == ["the peer does not read what it asked for"]
+
+
+def read_by(ends: Ends, count: int) -> list[Message]:
+    """Return so many messages as the peer reads them while the loop turns."""
+    data = b""
+    ends.peer.setblocking(False)
+    deadline = time.monotonic() + 30.0
+    while data.count(b"\n") < count and time.monotonic() < deadline:
+        ends.loop.turn(0.0)
+        try:
+            data += ends.peer.recv(1 << 20)
+        except BlockingIOError:
+            pass
+    return [json.loads(line) for line in data.splitlines()]
