@@ -155,11 +155,9 @@ class Reexec:
             self._host.log("LOG", f"the rehearsal went well; executing bgworker {printable(str(said['version']))[:100]}")
             self._stage, self._deadline = _Stage.WAITING, time.monotonic() + _QUIET_TIMEOUT
         elif isinstance(said, dict) and "error" in said:
-            self._fail(
-                f"its rehearsal failed: {printable(str(said['error']))[:300]}", printable(str(said.get("detail", "")))[:2000]
-            )
+            self._fail(f"its rehearsal failed: {printable(str(said['error']))[:300]}", _lines(str(said.get("detail", "")))[-2000:])
         else:
-            self._fail(f"its rehearsal failed: {printable(last)[:300] or describe_status(status)}", printable(text)[-2000:])
+            self._fail(f"its rehearsal failed: {printable(last)[:300] or describe_status(status)}", _lines(text)[-2000:])
 
     # -- the stages ------------------------------------------------------------------
 
@@ -180,26 +178,17 @@ class Reexec:
     def _rehearse(self) -> None:
         baggage = Baggage()
         state_fd = write_state({**document.carry(self._host, baggage), "reexec": {}}, baggage)
-        read_fd, write_fd = os.pipe()
         try:
-            with _inheritable({*baggage.packed, state_fd}):
-                self.pid = os.posix_spawn(
-                    sys.executable,
-                    [*_arguments("--rehearse", state_fd), str(os.getpid())],
-                    inherited_environment(),
-                    file_actions=[
-                        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                        (os.POSIX_SPAWN_DUP2, write_fd, 1),
-                        (os.POSIX_SPAWN_DUP2, write_fd, 2),
-                    ],
-                    setsigmask=(),
-                    setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
-                )
-        except OSError:
-            os.close(read_fd)
-            raise
+            read_fd, write_fd = os.pipe()
+            try:
+                with _inheritable({*baggage.packed, state_fd}):
+                    self.pid = _spawn_rehearsal(state_fd, write_fd)
+            except OSError:
+                os.close(read_fd)
+                raise
+            finally:
+                os.close(write_fd)
         finally:
-            os.close(write_fd)
             os.close(state_fd)
         os.set_blocking(read_fd, False)
         self._output_fd, self._output = read_fd, b""
@@ -293,14 +282,15 @@ class Reexec:
             reap.signal_child(self.pid, signal.SIGKILL)
         if self._output_fd >= 0:
             self._drop_output()
-        if was is _Stage.PARTING:
-            self._take_helpers_back()
         error = HostError(
             f"could not execute the host anew: {reason}",
             f"{detail}\n{_UNCHANGED}" if detail else _UNCHANGED,
             "Install what works, then run: bgworker reexec",
         )
+        # While the collector is held: one that is on its way out would not write it any more, and the next one does.
         host.log("ERROR", error.message_primary, error.message_detail, error.message_hint)
+        if was is _Stage.PARTING:
+            self._take_helpers_back()
         asked, self._asked = self._asked, []
         for caller, request_id in asked:
             caller.refuse(request_id, error)
@@ -358,6 +348,27 @@ def write_state(state: document.Document, baggage: Baggage) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def _spawn_rehearsal(state_fd: int, output_fd: int) -> int:
+    """Execute the other side as a rehearsal; return its pid."""
+    return os.posix_spawn(
+        sys.executable,
+        [*_arguments("--rehearse", state_fd), str(os.getpid())],
+        inherited_environment(),
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, output_fd, 1),
+            (os.POSIX_SPAWN_DUP2, output_fd, 2),
+        ],
+        setsigmask=(),
+        setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+    )
+
+
+def _lines(text: str) -> str:
+    """Return a text of another process, such as a traceback, line by line and harmless to a terminal."""
+    return "\n".join(map(printable, text.splitlines()))
 
 
 def _arguments(what: str, state_fd: int) -> list[str]:
