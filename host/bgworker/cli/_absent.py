@@ -27,7 +27,10 @@ def told_why(invocation: Invocation, client: Client, name: str, error: WorkerNot
         error: What the host answered.
         is_group: Whether all instances of a worker were meant, and not one.
     """
-    status = client.status()
+    try:
+        status = client.status()
+    except HostError:  # whoever asks may not view, or the host has gone: what it has answered is true all the same
+        return error
     # One that is there, and has no process to signal; or one that is over, of which the host knows more than the file.
     if any(entry.get("bgw_name") == name for key in ("slots", "finished") for entry in status.get(key) or ()):
         return error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import click
@@ -39,12 +39,18 @@ def assignment(text: str) -> dict[str, Any]:
         found = tomli.loads(f"{key} = {value}")
     except (ValueError, RecursionError):
         # A shell has eaten the quotes, or there were none: a cron expression, a umask of 022, the name of a user.
-        found = tomli.loads(f"{key} = {json.dumps(value)}")
+        found = _nested(key.split("."), value)
     try:
         plain: dict[str, Any] = json.loads(json.dumps(found, default=str, allow_nan=False))
     except (ValueError, RecursionError):
         raise click.BadParameter(f'the value of "{key}" is no JSON value') from None
     return plain
+
+
+def _nested(parts: Sequence[str], value: str) -> dict[str, Any]:
+    """Return the table that a dotted key makes of a text."""
+    first, *rest = parts
+    return {first: _nested(rest, value) if rest else value}
 
 
 def merged(assignments: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -115,8 +115,8 @@ def worker_from_options(keys: dict[str, Any]) -> BackgroundWorker:
     library, function = keys["library_function"] or ("", "")
     name = f"{library}:{function}" if library else command[0] if isinstance(command, list) and command else "command"
     flags = BGWORKER_SHMEM_ACCESS
-    for name in keys["flags"]:
-        flags |= BgWorkerFlags[name]
+    for flag in keys["flags"]:
+        flags |= BgWorkerFlags[flag]
     worker = BackgroundWorker(
         bgw_name=keys["name"] if keys["name"] is not None else str(name),
         bgw_type=keys["type_"] or "",

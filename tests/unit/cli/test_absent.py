@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bgworker.errors import WorkerNotFound
+from bgworker.errors import PermissionDenied, WorkerNotFound
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -81,3 +81,15 @@ def test_what_the_host_knows_better(directory: Path, client: Any, run: Run) -> N
         assert 'background worker "x" does not exist' in run("signal", name)[2]
     (directory / "workers.toml").write_text("[[")
     assert 'background worker "x" does not exist' in run("start", "web-1")[2]
+
+
+def test_whoever_may_not_view(directory: Path, client: Any, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member without the right to view reads what the host has answered, of each name."""
+
+    def status() -> Any:
+        raise PermissionDenied("permission denied")
+
+    monkeypatch.setattr(client, "status", status)
+    code, _, err = run("signal", "drain", "nightly")
+    assert code == 1
+    assert err.count('background worker "x" does not exist') == 2

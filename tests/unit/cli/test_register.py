@@ -67,6 +67,18 @@ def test_every_option(registered: Any, run: Run) -> None:
     assert registered.calls[2][1].singleton is True
 
 
+def test_flag_leaves_the_name_alone(registered: Any, run: Run) -> None:
+    """A worker with a flag and no name of its own is called by its library and function."""
+    assert run("register", "a:b", "--flag", "BGWORKER_BACKEND_DATABASE_CONNECTION")[0] == 0
+    assert registered.calls[0][1].bgw_name == "a:b"
+
+
+def test_text_that_toml_cannot_escape(registered: Any, run: Run) -> None:
+    """A value that is no TOML is taken as it is, whatever its characters."""
+    assert run("register", "a:b", "--set", "environment.GREETING=bon jour \U0001f600")[0] == 0
+    assert registered.calls[0][1].environment == {"GREETING": "bon jour \U0001f600"}
+
+
 def test_no_free_slot(registered: Any, run: Run) -> None:
     """C14: a caller can tell a full table from every other refusal by exit code 5."""
     registered.answers["register_dynamic_background_worker"] = NoFreeSlot("no free slot", "All 8 are taken.")
