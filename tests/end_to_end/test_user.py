@@ -260,11 +260,13 @@ def test_check_looks_with_the_eyes_of_the_user(make_open_host: MakeHost) -> None
             + table("variables", "idle", f'{user}env_file = "{closed}/variables"')
             + f'[[worker]]\nbgw_name = "program"\ncommand = ["{closed}/program"]\n{user}'
             + f'[[worker]]\nbgw_name = "good"\ncommand = ["true"]\n{user}working_directory = "/"\n'
-            + table("root", "idle", f'working_directory = "{closed}"'),
+            + table("root", "idle", f'working_directory = "{closed}"')
+            + f'[[worker]]\nbgw_name = "same"\ncommand = ["{closed}/none"]\nuser = "root"\n',
             tasks=TASKS,
         )
         refused = host.run_cli("check").stderr
-        assert refused.count("ERROR") == 3, refused
+        assert refused.count("ERROR") == 4, refused
+        assert f'"same" would fail to start: there is no program "{closed}/none"' in refused
         assert f'"directory" would fail to start: could not enter working_directory "{closed}": Permission denied' in refused
         assert f'"variables" would fail to start: could not read env_file "{closed}/variables": Permission denied' in refused
         assert f'"program" would fail to start: there is no program "{closed}/program"' in refused

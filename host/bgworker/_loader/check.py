@@ -88,7 +88,7 @@ def _refused_identity(worker: BackgroundWorker) -> dict[str, str] | None:
 
 def _out_of_reach(worker: BackgroundWorker) -> dict[str, str] | None:
     """Return which file, directory or program that the worker starts with is missing or wrong, for its user if it has one."""
-    if (worker.user, worker.group) != (None, None) and os.geteuid() == 0:
+    if (worker.user, worker.group) != (None, None) and find_identity(worker.user, worker.group).is_change and os.geteuid() == 0:
         refusal = trial.problem_of(worker)
         return None if refusal is None else _would_fail(worker, refusal)
     try:

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable
 from typing import Final
 
-from bgworker._process import env_file, identity, programs, surroundings
+from bgworker._process import env_file, programs, surroundings
 from bgworker._spec import BackgroundWorker
 from bgworker.errors import HostError, error_from_dict
 
@@ -25,7 +25,7 @@ _TIMEOUT: Final = 10
 def problem_of(worker: BackgroundWorker) -> HostError | None:
     """Return why the worker would fail to start as its user and group, as far as files decide that; None if nothing does.
 
-    Call it for a user and group that exist, in a process that may become them.
+    Call it for a user and group that exist and are not those of this process, which may become them.
     """
 
     def attempt() -> None:
@@ -38,7 +38,7 @@ def problem_of(worker: BackgroundWorker) -> HostError | None:
             programs.find(worker.command[0], (variables | dict(worker.environment or {})).get("PATH", os.defpath))
 
     parent = os.getpid()
-    return _apart(attempt) if identity.find_identity(worker.user, worker.group).is_change else None
+    return _apart(attempt)
 
 
 def _apart(attempt: Callable[[], None]) -> HostError | None:
