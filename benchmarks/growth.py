@@ -21,7 +21,7 @@ from benchmarks.run import Run
 TITLE: Final = "Growth"
 _STEPS: Final = (0, 100, 200, 500, 1000, 2000, 4000)
 #: Descriptors that the host needs for one worker, as it counts them, and those it needs anyway.
-_DESCRIPTORS: Final = 3
+_DESCRIPTORS: Final = 4
 _SPARE_DESCRIPTORS: Final = 1024
 #: For all steps.
 DESCRIPTORS: Final = _STEPS[-1] * _DESCRIPTORS + _SPARE_DESCRIPTORS

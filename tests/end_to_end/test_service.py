@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bgworker._config.descriptors import needed
+from bgworker._config.model import HostSettings
 from bgworker.testing import RunningHost
 
 MODULE = (Path(__file__).parent / "explained_module.py").read_text()
@@ -65,7 +67,8 @@ def test_unit_file(bgworker_host: Callable[..., RunningHost]) -> None:
     assert "Type=notify-reload" in lines
     assert "User=shop" in lines
     assert "TimeoutStopSec=106" in lines
-    assert "LimitNOFILE=460" in lines
+    # Fewer would be refused by the very host that it is for.
+    assert f"LimitNOFILE={needed(HostSettings(max_worker_processes=10))}" in lines
     (start,) = [line for line in lines if line.startswith("ExecStart=")]
     assert start.endswith(f"-m bgworker run -c {host.config_path} -D {host.data_directory}")
     wrong = host.run_cli("systemd-unit", "--user", "a\nExecStart=/bin/sh")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bgworker._baggage import Baggage
+from bgworker._config.descriptors import MAX_IN_FLIGHT
 from bgworker._control.connection import Connection, socket_of
 from bgworker._control.protocol import MAX_REQUEST_BYTES, Message
 from bgworker._core.codec import expect, read, write
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 #: How long the loader may leave a birth unanswered before it counts as hung, in seconds.
 _BIRTH_TIMEOUT: Final = 10.0
-#: Births that the loader is asked for at a time; it makes one after the other. Each has three descriptors more than a worker.
-MAX_IN_FLIGHT: Final = 64
 #: Exits of children not yet named by the loader, kept to be matched; more than can be in flight at once.
 _MAX_STASHED_EXITS: Final = 4096
 

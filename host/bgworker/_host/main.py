@@ -6,9 +6,9 @@ import os
 import resource
 from datetime import UTC, datetime
 
+from bgworker._config.descriptors import needed
 from bgworker._config.locate import Location
-from bgworker._config.model import Configuration
-from bgworker._host.births import MAX_IN_FLIGHT
+from bgworker._config.model import Configuration, HostSettings
 from bgworker._host.data_directory import HostLocks, prepare
 from bgworker._host.host import Host
 from bgworker._host.life import live
@@ -32,7 +32,7 @@ def run_host(location: Location, configuration: Configuration, config_text: str 
     """
     _open_standard_descriptors()
     os.umask(0o077)
-    _raise_descriptor_limit(configuration.host.max_worker_processes, configuration.host.spare_workers)
+    _raise_descriptor_limit(configuration.host)
     access = access_for(configuration.host.control_group, configuration.host.control_allow)
     prepare(location.data_directory, access.gid if access is not None else None)
     started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -66,20 +66,18 @@ def _open_standard_descriptors() -> None:
     os.close(fd)
 
 
-def _raise_descriptor_limit(max_worker_processes: int, spare_workers: int) -> None:
-    """Take the descriptors that this many workers need: three of the host's own each, and three more for each being born."""
+def _raise_descriptor_limit(settings: HostSettings) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    processes = max_worker_processes + min(spare_workers, max_worker_processes)
-    needed = 3 * (processes + min(processes, MAX_IN_FLIGHT)) + 400
-    if hard != resource.RLIM_INFINITY and hard < needed:
+    wanted = needed(settings)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
         raise ConfigurationError(
-            f"max_worker_processes = {max_worker_processes} does not fit this system's limit of open files",
-            f"The host needs {needed} descriptors; the hard limit is {hard}.",
+            f"max_worker_processes = {settings.max_worker_processes} does not fit this system's limit of open files",
+            f"The host needs {wanted} descriptors; the hard limit is {hard}.",
             "Raise the limit (ulimit -Hn, LimitNOFILE=), or lower max_worker_processes.",
         )
-    if soft < needed:
+    if soft < wanted:
         # No more than needed: workers inherit the limit, and programs exist that walk through all of it.
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 __all__ = ["default_log_target", "run_host"]

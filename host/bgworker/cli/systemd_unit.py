@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from bgworker import _after
+from bgworker._config.descriptors import needed
 from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import verb
@@ -48,7 +49,7 @@ Restart=on-failure
 RestartPreventExitStatus=2
 # The host's loop says that it turns; workers are watched by the host.
 WatchdogSec=30
-# 6 for each slot, and 400.
+# As many as the host asks for: it does not start with fewer.
 LimitNOFILE={descriptors}
 
 [Install]
@@ -81,7 +82,7 @@ def systemd_unit(invocation: Invocation, name: str | None, user: str | None) -> 
             directory=f"WorkingDirectory={_escaped(os.path.dirname(config))}",
             run=" ".join(_quoted(word) for word in program),
             stop_seconds=_stop_seconds(configuration),
-            descriptors=6 * configuration.host.max_worker_processes + 400,
+            descriptors=needed(configuration.host),
         ).rstrip("\n")
     )
 

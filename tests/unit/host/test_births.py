@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from bgworker._config.descriptors import MAX_IN_FLIGHT
 from bgworker._control.protocol import Message, encode
-from bgworker._host.births import MAX_IN_FLIGHT, Births, Life, WorkerProcess
+from bgworker._host.births import Births, Life, WorkerProcess
 from bgworker._loop import Loop
 from bgworker._spec import BackgroundWorker
 
