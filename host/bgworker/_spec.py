@@ -192,11 +192,10 @@ class BackgroundWorker:
         data: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         data["bgw_flags"] = flag_names(self.bgw_flags)
         data["bgw_start_time"] = self.bgw_start_time.value
-        data["wake_on"] = list(self.wake_on)
-        data["success_exit_codes"] = list(self.success_exit_codes)
-        if self.command is not None:
-            data["command"] = list(self.command)
-        data["after"] = list(self.after)
+        for key in ("wake_on", "success_exit_codes", "command", "after"):
+            # What is no list goes as it is: whoever judges the registration says what is wrong with it.
+            if isinstance(data[key], tuple | set | frozenset):
+                data[key] = list(data[key])
         if self.is_never_restarted:
             data["bgw_restart_time"] = "BGW_NEVER_RESTART"
         return data

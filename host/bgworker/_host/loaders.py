@@ -424,6 +424,7 @@ class Loaders:
                     PluginError(
                         f"could not reload: the loader process {how}",
                         f"It was tried {_MAX_DEATHS} times. Everything runs on as it was.",
+                        "What it said on its way out is in: bgworker logs loader",
                     )
                 )
             elif loader.deaths == 1:

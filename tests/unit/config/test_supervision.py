@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -150,6 +151,17 @@ def test_wrong_values_on_the_wire(key: str, value: Any) -> None:
     wire = BackgroundWorker(bgw_name="w", bgw_library_name="l", bgw_function_name="f", bgw_restart_time=1.0).to_dict()
     with pytest.raises(RegistrationError, match=key):
         sanity_check(worker_from_dict({**wire, key: value}), is_dynamic=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("after", "ab"), ("after", 3), ("success_exit_codes", 3), ("wake_on", "x"), ("command", "sleep 50")]
+)
+def test_what_is_no_list_stays_what_it_is(key: str, value: Any) -> None:
+    """A text is not taken apart on its way to whoever judges it, and a number is no error before that."""
+    worker = replace(BackgroundWorker(bgw_name="w", bgw_library_name="l", bgw_function_name="f"), **{key: value})
+    assert worker.to_dict()[key] == value
+    with pytest.raises(RegistrationError, match=key):
+        sanity_check(worker_from_dict(worker.to_wire()), is_dynamic=True)
 
 
 def test_dynamic_worker_needs_a_restart_time() -> None:
