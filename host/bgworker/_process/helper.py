@@ -120,6 +120,6 @@ def set_title(title: str) -> None:
     """Show what this process is in ps and top; best effort."""
     try:
         import setproctitle
-    except ImportError:
+    except (ImportError, OSError):  # not installed, or no descriptor left to read it with
         return
     setproctitle.setproctitle(title)
