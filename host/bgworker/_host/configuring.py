@@ -107,10 +107,19 @@ def loader_ready(host: Host, message: Message, is_new_configuration: bool) -> No
     # Without a library in memory every worker is executed, and a spare is of no use.
     host.births.spares.want(host.spare_workers if host.preloaded and host.machine.shutdown is None else 0)
     host.python_path = message["python_path"]
+    known = {broken["name"] for broken in host.broken_plugins} | host.loaders.current.excluded.keys()
     host.broken_plugins = message["broken_plugins"]
     if is_new_configuration:
         _take(host, message)
+    else:
+        # New code of the same configuration, that nobody has asked this loader to take: nothing else would tell.
+        _tell_broken(host, [broken for broken in host.broken_plugins if broken["name"] not in known])
     host.births.loader_is_ready()
+
+
+def _tell_broken(host: Host, plugins: list[dict[str, Any]]) -> None:
+    for broken in plugins:
+        host.log("ERROR", f'plugin "{broken["name"]}" is broken and was left out', broken["error"])
 
 
 def _take(host: Host, message: Message) -> None:
@@ -126,8 +135,7 @@ def _take(host: Host, message: Message) -> None:
         host.log("ERROR", f'background worker "{printable(rejected["bgw_name"])}" is not registered', rejected["error"])
     for warning in told["warnings"]:
         host.log("WARNING", warning)
-    for broken in host.broken_plugins:
-        host.log("ERROR", f'plugin "{broken["name"]}" is broken and was left out', broken["error"])
+    _tell_broken(host, host.broken_plugins)
     reloading.carry_out(host, made)
     if message["has_launcher_hooks"]:
         _register_launcher(host)
