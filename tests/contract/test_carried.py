@@ -56,7 +56,7 @@ ROOMS: dict[str, tuple[str, str]] = {
         "",
         (
             "_loop name _module _fds _on_start _on_message _on_exit _output_fds _on_nonsense _owns_session pid "
-            "connection is_wanted is_held _started_at _pause start_at"
+            "connection is_wanted is_held is_parting _started_at _pause start_at"
         ),
     ),
     "_host/host.py Host": (

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -345,6 +346,60 @@ def test_broken_program_is_refused(make_host: Callable[..., RunningHost], tmp_pa
     (tmp_path / "sitecustomize.py").unlink()
     reexec(host)
     assert host.wait_for_worker("one")["pid"] == before["pid"]
+
+
+def test_plugin_that_breaks_is_told(make_host: Callable[..., RunningHost]) -> None:
+    """New code of a preload library that cannot be imported costs no running worker, and the log says so, once."""
+    host = make_host(
+        '[host]\nmax_worker_processes = 4\nshared_preload_libraries = ["early"]\n' + a_worker("one"), mods=WORKERS, early="x = 1\n"
+    )
+    host.start_and_wait()
+    before = host.wait_for_worker("one")
+    (host.directory / "early.py").write_text("raise RuntimeError('it is half an installation')\n")
+    reexec(host)
+    host.wait_until(lambda: 'ERROR:  plugin "early" is broken and was left out' in host.log(), "the log tells")
+    assert host.wait_for_worker("one")["pid"] == before["pid"]
+    reexec(host)
+    with host.client() as client:
+        worker = bgworker.BackgroundWorker(bgw_name="late", bgw_library_name="mods", bgw_function_name="idle")
+        client.register_dynamic_background_worker(worker).wait_for_startup(DEADLINE)  # so there is a loader again
+    assert host.log().count("is broken and was left out") == 1
+
+
+def test_without_descriptors_it_is_refused(held: RunningHost) -> None:
+    """A host whose descriptors are used up stays what it is, tells so, and loses none of the few that are left."""
+    directory = Path(f"/proc/{host_pid(held)}/fd")
+    with held.client() as client:
+        at_rest(held)
+        used = {int(fd) for fd in os.listdir(directory)}
+        limit = next(n for n in range(1, 10_000) if n - len([fd for fd in used if fd < n]) == 1)
+        before = resource.prlimit(host_pid(held), resource.RLIMIT_NOFILE)
+        resource.prlimit(host_pid(held), resource.RLIMIT_NOFILE, (limit, before[1]))
+        for _ in range(2):
+            with pytest.raises(HostError, match="its rehearsal could not be started: Too many open files"):
+                client.reexec()
+        assert {int(fd) for fd in os.listdir(directory)} == used
+        resource.prlimit(host_pid(held), resource.RLIMIT_NOFILE, before)
+        client.reexec()
+
+
+def test_stop_while_the_collector_parts(held: RunningHost) -> None:
+    """A shutdown that comes when the collector has been told to hand over has every line written, and speaks of no accident."""
+    children = Path(f"/proc/{host_pid(held)}/task/{host_pid(held)}/children")
+
+    def of(name: str) -> list[int]:
+        return [int(pid) for pid in children.read_text().split() if name in Path(f"/proc/{pid}/cmdline").read_text()]
+
+    (collector,) = of("collector")
+    os.kill(collector, signal.SIGSTOP)
+    thread = _ask(held)
+    held.wait_until(lambda: not of("loader"), "the helpers part")
+    assert held.stop() == 0
+    thread.join(DEADLINE)
+    log = held.log()
+    for wanted in ("the host is shutting down", "received fast shutdown request", "exited with exit code 1", "host is shut down"):
+        assert wanted in log
+    assert "process ended" not in log
 
 
 def test_killed_rehearsal_changes_nothing(held: RunningHost, points: Points) -> None:

@@ -263,7 +263,7 @@ class DatabaseWatch:
         # PostgreSQL goes on; so do the workers. The phase stays what it was last known to be.
         self._deaf.clear()
         self._on_notify({"type": "deaf", "database": None})
-        if self.process.is_wanted and not self.process.is_held and status is not None:
+        if self.process.is_wanted and not self.process.is_parting and status is not None:
             self._log(
                 "WARNING",
                 f"database process ended ({describe_status(status)}); starting another",

@@ -74,6 +74,8 @@ class HelperProcess:
         #: It is being ended, or not started, for a while: the host is about to execute itself anew. It is told nothing more,
         #: so that what it would not come to read is kept for the next one.
         self.is_held = False
+        #: It runs and has been told to end: it is told nothing more even if the next one may be started again meanwhile.
+        self.is_parting = False
         self._started_at = 0.0
         self._pause = 0.0
         #: Monotonic time of the next try to start it; None while it runs.
@@ -121,14 +123,14 @@ class HelperProcess:
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> bool:
         """Send to the program if it runs; return whether it does."""
-        if self.connection is None or not self.connection.is_open or self.is_held:
+        if self.connection is None or not self.connection.is_open or self.is_held or self.is_parting:
             return False
         self.connection.send(message, fds)
         return True
 
     def send_later(self, message: Message, fds: Sequence[int] = ()) -> bool:
         """Send when the host's turn is done; return whether the program runs."""
-        if self.connection is None or not self.connection.is_open or self.is_held:
+        if self.connection is None or not self.connection.is_open or self.is_held or self.is_parting:
             return False
         self.connection.send_later(message, fds)
         return True
@@ -148,6 +150,7 @@ class HelperProcess:
             self._pause = 0.0
         self._schedule(now)
         self._on_exit(status)
+        self.is_parting = False
 
     def _drop_connection(self) -> None:
         if self.connection is not None:
@@ -182,6 +185,7 @@ class HelperProcess:
     def hold(self, is_held: bool) -> None:
         """Keep the program from being started again once it has ended, and let it be started again."""
         self.is_held = is_held
+        self.is_parting = self.pid is not None and (is_held or self.is_parting)
         if not is_held and self.pid is None:
             self.restart_at_once()
 

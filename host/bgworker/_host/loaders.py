@@ -407,13 +407,15 @@ class Loaders:
             return
         was_ready, loader.is_ready = loader.is_ready, False
         loader.import_deadline = None
+        if loader.process.is_parting:
+            loader.importing = None  # said with its last breath: it was ended on purpose, and no plugin is to blame
         if loader.importing is not None and status is not None:
             self._exclude(loader, loader.importing, f"importing it ended the loader ({describe_status(status)})")
             loader.importing = None
             loader.process.restart_at_once()
         elif (
             loader.process.is_wanted
-            and not loader.process.is_held
+            and not loader.process.is_parting
             and not (loader.exec_only and not was_ready)
             and not loader.has_complained
         ):

@@ -185,7 +185,7 @@ class Output:
                 attached.end = ""  # it is written, and only the pipes are not at their end
 
     def _exited(self, status: int | None) -> None:
-        if self.collector.is_wanted and not self.collector.is_held and status is not None:
+        if self.collector.is_wanted and not self.collector.is_parting and status is not None:
             self.records.log(
                 "WARNING",
                 f"collector process ended ({describe_status(status)}); starting another",

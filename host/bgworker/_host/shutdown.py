@@ -74,6 +74,8 @@ class Shutdown:
             return
         if others or postgres is not None or host.births.spares.is_leaving or strays.is_looking or strays.killed:
             return
+        if collector.is_parting and collector.is_wanted:
+            return  # the one after it writes what has been said since
         if collector.is_wanted:
             collector.is_wanted = False
             host.log("LOG", "host is shut down")

@@ -43,3 +43,23 @@ def test_failed_starts_wait_longer_and_longer(loop: Loop, monkeypatch: pytest.Mo
     assert pauses[0] >= 0.1
     assert pauses[-1] == 10.0
     assert ends == [0] + [None] * 10
+
+
+def test_nothing_is_told_to_one_that_has_been_told_to_end(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said after a collector was told to hand over is the next one's, also if the host stays what it was meanwhile."""
+    told: list[Any] = []
+    helper = HelperProcess(loop, "test", "no.module", (0, 0), lambda: None, lambda message: None, lambda status: None)
+    monkeypatch.setattr(helper_process, "spawn_helper", lambda *_a, **_k: 4711)
+    helper.ensure(1000.0)
+    assert helper.connection is not None
+    monkeypatch.setattr(helper.connection, "send", lambda message, _fds: told.append(message))
+    assert helper.send({"type": "hand_over"})
+    helper.hold(True)
+    helper.hold(False)
+    assert not helper.send({"type": "log"})
+    assert not helper.send_later({"type": "log"})
+    assert told == [{"type": "hand_over"}]
+    helper.exited(0, 1000.0)
+    helper.ensure(2000.0)
+    assert helper.send_later({"type": "log"})
+    helper.exited(0, 3000.0)

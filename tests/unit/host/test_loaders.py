@@ -25,7 +25,7 @@ class FakeProcess:
         self.pid: int | None = 4711
         self.connection = None
         self.is_wanted = True
-        self.is_held = False
+        self.is_parting = False
         self.done: list[str] = []
         FakeProcess.made.append(self)
 
@@ -39,6 +39,10 @@ class FakeProcess:
         """Note what it was told."""
         self.done.append(message["type"])
         return True
+
+    def hold(self, is_held: bool) -> None:
+        """End like the real one, that may be started again once it has gone."""
+        self.is_parting = self.pid is not None and (is_held or self.is_parting)
 
 
 class World:
@@ -73,6 +77,17 @@ def test_words_of_a_replaced_loader_are_ignored(world: World) -> None:
     second.say(ready("new"))
     first.say(ready("old"))
     assert world.ready == [("new", True)]
+
+
+def test_no_plugin_is_blamed_for_an_end_on_purpose(world: World) -> None:
+    """A loader that is ended because the host executes itself anew may have begun an import that the host reads of afterwards."""
+    (only,) = FakeProcess.made
+    only.say(ready("text"))
+    world.loaders.hold(True)
+    only.say({"type": "importing", "plugin": "innocent"})
+    only.end(9)
+    assert world.loaders.current.excluded == {}
+    assert world.log == []
 
 
 def test_replacement_that_finds_errors_stops_nobody(world: World) -> None:
