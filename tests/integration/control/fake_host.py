@@ -113,8 +113,11 @@ class FakeHost:
 
     def _spawn(self, target: Callable[..., None], *args: Any) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
-        self.threads.append(thread)
         thread.start()
+        # Only now: whoever finds it here may wait for its end.
+        with self._changed:
+            self.threads.append(thread)
+            self._changed.notify_all()
 
     @staticmethod
     def _shut(end: socket.socket) -> None:

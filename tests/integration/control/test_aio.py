@@ -238,7 +238,7 @@ def test_cancelled_connect(host: FakeHost) -> None:
 
     async def test() -> None:
         attempt = asyncio.ensure_future(connect(host.data_directory))
-        await asyncio.to_thread(host.wait_for, lambda: len(host.peers) == 1)
+        await asyncio.to_thread(host.wait_for, lambda: len(host.peers) == 1 and len(host.threads) == 2)
         attempt.cancel()
         with pytest.raises(asyncio.CancelledError):
             await attempt
