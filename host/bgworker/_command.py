@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from bgworker._surroundings import Problem
-from bgworker._text import is_inert
+from bgworker._text import is_all_inert
 
 if TYPE_CHECKING:
     from bgworker._spec import BackgroundWorker
@@ -33,7 +33,7 @@ def find_problem(worker: BackgroundWorker) -> Problem | None:
     command = worker.command or ()
     if not command or not command[0].strip():
         return Problem("command names no program", hint='Write the program and its arguments: ["/usr/bin/redis-server", "x.conf"].')
-    if not all(map(is_inert, command[0])):
+    if not is_all_inert(command[0]):
         return Problem("command has control characters in the program's name")
     if any("\0" in word or any("\ud800" <= c <= "\udfff" for c in word) for word in command):
         return Problem("command has an argument that no program can be given")

@@ -6,10 +6,11 @@ it, ``run --dev`` the files of libraries, ``bgworker logs -f`` those that it fol
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 from typing import Final
+
+from bgworker._libc import checked, libc
 
 # Numbers of <sys/inotify.h>.
 MODIFY: Final = 0x002
@@ -33,10 +34,9 @@ class Inotify:
     """
 
     def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        if not hasattr(self._libc, "inotify_init1"):
+        if not hasattr(libc, "inotify_init1"):
             raise OSError(0, "this system has no inotify")
-        self._fd = self._check(self._libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
+        self._fd = checked(libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
@@ -48,11 +48,11 @@ class Inotify:
         Raises:
             OSError: It is not there, or there are no more watches.
         """
-        return self._check(self._libc.inotify_add_watch(self._fd, os.fsencode(path), mask | _ONLYDIR))
+        return checked(libc.inotify_add_watch(self._fd, os.fsencode(path), mask | _ONLYDIR))
 
     def discard(self, watch: int) -> None:
         """Watch a directory no more; one that is gone has taken its watch along."""
-        self._libc.inotify_rm_watch(self._fd, watch)
+        libc.inotify_rm_watch(self._fd, watch)
 
     def events(self) -> list[tuple[int, int, str]]:
         """Return what has happened, as watch, mask and name; nothing if nothing has. Does not wait."""
@@ -72,13 +72,6 @@ class Inotify:
     def close(self) -> None:
         """Give the descriptor back."""
         os.close(self._fd)
-
-    @staticmethod
-    def _check(result: int) -> int:
-        if result < 0:
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error))
-        return result
 
 
 class NameWatch(Inotify):

@@ -17,7 +17,6 @@ from bgworker import _after, _command, _surroundings
 from bgworker import _supervision as supervision
 from bgworker._supervision import is_number as is_number
 from bgworker._text import is_all_inert
-from bgworker._text import is_inert as is_inert
 from bgworker._text import printable as printable
 from bgworker.errors import RegistrationError
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from bgworker._text import is_inert, printable
+from bgworker._text import is_all_inert, is_inert, printable
 
 #: Longest name of a user or group in bytes (LOGIN_NAME_MAX of limits.h, the terminating zero included, is 256).
 MAX_USER_NAME: Final = 255
@@ -96,7 +96,7 @@ def _problem_of(key: str, value: Any) -> Problem | None:
 def _text_problem(text: str, limit: int) -> str | None:
     if not text.strip():
         return "is empty"
-    if not all(map(is_inert, text)):
+    if not is_all_inert(text):
         return "has control characters"
     if (size := len(text.encode())) > limit:
         return f"is too long: {size} bytes of UTF-8, at most {limit} are allowed"

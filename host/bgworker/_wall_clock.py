@@ -12,6 +12,8 @@ import errno
 import os
 from typing import Final
 
+from bgworker._libc import checked, libc
+
 _CLOCK_REALTIME: Final = 0
 # Numbers of <sys/timerfd.h>; both flags of creation are those of open(2).
 _ABSOLUTE: Final = 1
@@ -39,10 +41,9 @@ class WallClock:
     """
 
     def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        if not hasattr(self._libc, "timerfd_create"):
+        if not hasattr(libc, "timerfd_create"):
             raise OSError(0, "this system has no timerfd")
-        self._fd = self._check(self._libc.timerfd_create(_CLOCK_REALTIME, os.O_CLOEXEC | os.O_NONBLOCK))
+        self._fd = checked(libc.timerfd_create(_CLOCK_REALTIME, os.O_CLOEXEC | os.O_NONBLOCK))
         try:
             self.wait_until(None)
         except OSError:
@@ -61,10 +62,10 @@ class WallClock:
         """
         whole, part = divmod(_FAR if at is None else min(max(at, 1.0), _FAR), 1.0)
         moments = _Moments(0, 0, int(whole), int(part * 1e9))
-        result = self._libc.timerfd_settime(self._fd, _ABSOLUTE | _CANCEL_ON_SET, ctypes.byref(moments), None)
+        result = libc.timerfd_settime(self._fd, _ABSOLUTE | _CANCEL_ON_SET, ctypes.byref(moments), None)
         # With this flag the kernel tells here, too, of a clock that was set since the last call; the timer is armed all the same.
         if result < 0 and ctypes.get_errno() != errno.ECANCELED:
-            self._check(result)
+            checked(result)
 
     def was_set(self) -> bool:
         """Whether the clock was set since the timer was armed; takes note of an instant that came. Does not wait."""
@@ -81,10 +82,3 @@ class WallClock:
     def close(self) -> None:
         """Give the descriptor back."""
         os.close(self._fd)
-
-    @staticmethod
-    def _check(result: int) -> int:
-        if result < 0:
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error))
-        return result

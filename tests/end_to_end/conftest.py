@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bgworker.testing import RunningHost
+from tests.end_to_end.terminals import Terminal
 from tests.integration.database.driving import Server, as_service, give_away
 
 
@@ -101,3 +102,17 @@ def make_server(new_cluster: Path) -> Iterator[Callable[..., Server]]:
     for server in servers:
         server.stop()
     shutil.rmtree(base)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Callable[..., Terminal]]:
+    """A maker of terminals."""
+    made: list[Terminal] = []
+
+    def make(host: RunningHost, *arguments: str, **options: object) -> Terminal:
+        made.append(Terminal(host, *arguments, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()

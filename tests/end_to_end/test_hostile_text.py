@@ -23,8 +23,8 @@ import pytest
 from bgworker._text import is_inert
 from bgworker.cli import main
 from bgworker.testing import RunningHost
+from tests.end_to_end.terminals import Terminal
 from tests.end_to_end.test_attacks import raw_connection
-from tests.end_to_end.test_cli_view import Terminal
 from tests.plugins.making import make_distribution
 
 MakeHost = Callable[..., RunningHost]
@@ -124,20 +124,6 @@ def shop(evil_place: Path) -> Iterator[RunningHost]:
         yield host
     finally:
         host.close()
-
-
-@pytest.fixture
-def terminal() -> Iterator[MakeTerminal]:
-    """A maker of terminals."""
-    made: list[Terminal] = []
-
-    def make(host: RunningHost, *arguments: str, **options: object) -> Terminal:
-        made.append(Terminal(host, *arguments, **options))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
 
 
 COMMANDS = [

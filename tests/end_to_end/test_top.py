@@ -5,28 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-
-import pytest
+from collections.abc import Callable
 
 from bgworker.testing import RunningHost
-from tests.end_to_end.test_cli_view import CONFIG, TASKS, Terminal
+from tests.end_to_end.terminals import Terminal
+from tests.end_to_end.test_cli_view import CONFIG, TASKS
 
 MakeHost = Callable[..., RunningHost]
-
-
-@pytest.fixture
-def terminal() -> Iterator[Callable[..., Terminal]]:
-    """A maker of terminals."""
-    made: list[Terminal] = []
-
-    def make(host: RunningHost, *arguments: str, **options: object) -> Terminal:
-        made.append(Terminal(host, *arguments, **options))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
 
 
 def test_a_worker_is_terminated_and_started_by_key(make_host: MakeHost, terminal: Callable[..., Terminal]) -> None:

@@ -17,7 +17,7 @@ CONTINUED_AFTER: Final = b" [continued]"
 CONTINUED_BEFORE: Final = b"[continued] "
 
 #: What a terminal obeys or is reordered by: C0 without tab and newline, DEL, C1, the bidi controls,
-#: line and paragraph separators. The same set as _spec.is_inert refuses; a test holds them together.
+#: line and paragraph separators. The same set as _text.is_inert refuses; a test holds them together.
 _UNSAFE_CODES: Final = (
     *(code for code in range(0x20) if code not in (0x09, 0x0A)),
     *range(0x7F, 0xA0),

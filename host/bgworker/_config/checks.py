@@ -23,9 +23,9 @@ from bgworker._spec import (
     BackgroundWorker,
     BgWorkerFlags,
     BgWorkerStartTime,
-    is_inert,
     sanity_check,
 )
+from bgworker._text import is_all_inert
 from bgworker.errors import RegistrationError
 
 _PLUGIN_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -59,7 +59,7 @@ def check_host(values: dict[str, Any], given: Collection[str], findings: Finding
         elif (before := first.setdefault(name.casefold().replace("-", "_"), number)) != number:
             findings.add(*place, f'item {number}, "{shortened(name)}", names the same plugin as item {before}')
     for number, directory in enumerate(values.get("python_path", ()), 1):
-        if not directory or not all(map(is_inert, directory)):
+        if not directory or not is_all_inert(directory):
             place = ("[host] python_path", ("host", "python_path"))
             findings.add(*place, f"expected directories, found {shown(directory)} as item {number}")
     for key in ("control_group", "data_directory"):
@@ -115,7 +115,7 @@ def _resolved_url(key: str, value: str | EnvironmentReference, findings: Finding
         findings.add(*where, f'environment variable "{name}" is {state}', hint=f"Set {name} where the host is started.")
         return ""
     is_fine = text.startswith(_URL_PREFIXES) or (key == "url" and text == "embedded")
-    if not is_fine or not all(map(is_inert, text)):
+    if not is_fine or not is_all_inert(text):
         wanted = "a URL that starts with postgresql://"
         if key == "url":
             wanted = f'"embedded" or {wanted}'
@@ -131,7 +131,7 @@ def _check_text(table: str, path: tuple[str, str], text: str | None, findings: F
         return
     if not text.strip():
         findings.add(*where, "expected a string that is not empty")
-    elif not all(map(is_inert, text)):
+    elif not is_all_inert(text):
         findings.add(*where, "has control characters")
     elif limit is not None and (size := len(text.encode())) > limit:
         findings.add(*where, f"is too long: {size} bytes of UTF-8, at most {limit} are allowed")

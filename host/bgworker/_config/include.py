@@ -17,7 +17,7 @@ import tomli
 from bgworker._config.findings import ConfigurationErrors, Findings, shown
 from bgworker._config.locate import beside
 from bgworker._config.model import shortened
-from bgworker._spec import is_inert
+from bgworker._text import is_all_inert
 from bgworker.errors import ConfigurationError
 
 #: Between the parts of the one text; TOML has no such character, so no file holds it.
@@ -74,7 +74,7 @@ def check_patterns(patterns: Any, findings: Findings) -> bool:
         return False
     is_good = True
     for number, pattern in enumerate(patterns, 1):
-        if not isinstance(pattern, str) or not pattern.strip() or not all(map(is_inert, pattern)):
+        if not isinstance(pattern, str) or not pattern.strip() or not is_all_inert(pattern):
             findings.add(*where, f"expected paths, found {shown(pattern)} as item {number}")
             is_good = False
     return is_good

@@ -123,17 +123,22 @@ class HelperProcess:
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> bool:
         """Send to the program if it runs; return whether it does."""
-        if self.connection is None or not self.connection.is_open or self.is_held or self.is_parting:
+        if (connection := self._listener()) is None:
             return False
-        self.connection.send(message, fds)
+        connection.send(message, fds)
         return True
 
     def send_later(self, message: Message, fds: Sequence[int] = ()) -> bool:
         """Send when the host's turn is done; return whether the program runs."""
-        if self.connection is None or not self.connection.is_open or self.is_held or self.is_parting:
+        if (connection := self._listener()) is None:
             return False
-        self.connection.send_later(message, fds)
+        connection.send_later(message, fds)
         return True
+
+    def _listener(self) -> Connection | None:
+        """Return the connection to a program that is to stay."""
+        is_listening = self.connection is not None and self.connection.is_open and not self.is_held and not self.is_parting
+        return self.connection if is_listening else None
 
     def end_session(self) -> None:
         """End what the program has left in its session; before it is reaped, while its pid still guards the number."""

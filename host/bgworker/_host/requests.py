@@ -321,8 +321,17 @@ def upgrade(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
 
 def reexec(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
     """Execute the host anew, as it is installed now; answered by the host that goes on, or with what is wrong."""
+    _refuse_to_workers(caller, "execute its host anew", "reexec")
     host.reexec.begin(caller, request_id)
     return LATER
+
+
+def _refuse_to_workers(caller: Caller, what: str, command: str) -> None:
+    # The launcher has every right of the host's user, and runs plugins' hooks.
+    if caller.worker is not None:
+        raise RegistrationError(
+            f"a background worker cannot {what}", message_hint=f"From outside, an operator can: bgworker {command}"
+        )
 
 
 def _answer(caller: Caller, request_id: Any) -> Callable[[dict[str, Any] | HostError], None]:
@@ -342,10 +351,7 @@ def stop(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
     mode = params.get("mode", "fast")
     if mode not in ("smart", "fast", "immediate"):
         raise ProtocolError('parameter "mode" must be "smart", "fast" or "immediate"')
-    if caller.worker is not None:
-        raise RegistrationError(
-            "a background worker cannot stop its host", message_hint="Use bgworker stop, or let the worker exit."
-        )
+    _refuse_to_workers(caller, "stop its host", "stop")
     host.askers.note_shutdown(caller)
     caller.reply(request_id, {"mode": mode})
     # For the log: whoever finds the host down asks who wanted that.

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bgworker._collector.lines import CONTINUED_AFTER, CONTINUED_BEFORE, LINE_LIMIT, LineSplitter, clean, clean_text
-from bgworker._spec import is_inert
+from bgworker._text import is_inert
 
 
 def split(*chunks: bytes) -> bytes:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from bgworker._host import reexec
+from bgworker._host import reexec, requests
 from bgworker._loop import Loop
+from bgworker.errors import RegistrationError
 
 
 class Told:
@@ -31,6 +32,13 @@ class Told:
         """Keep an entry."""
         self.asked.append("log")
         self.entries.append(entry)
+
+
+@pytest.mark.parametrize("method", [requests.reexec, requests.stop])
+def test_no_worker_ends_or_executes_its_host(method: Any) -> None:
+    """Whatever its rights: the launcher has those of the host's user, and runs what plugins say."""
+    with pytest.raises(RegistrationError, match="a background worker cannot"):
+        method(None, SimpleNamespace(worker=object()), 1, {})
 
 
 @pytest.fixture
