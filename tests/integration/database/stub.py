@@ -16,8 +16,8 @@ class StubServer:
     """Listens on a port of 127.0.0.1, each connection in a thread of its own."""
 
     def __init__(self, version: str, number: int) -> None:
-        self.version = version
-        self.number = number
+        #: What server_version and server_version_num say to every new connection.
+        self.release = (version, number)
         #: SQLSTATE and message that every new connection is refused with; None lets it in.
         self.refusal: tuple[str, str] | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -62,10 +62,11 @@ class StubServer:
             self._threads[-1].start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rwb") as stream:
-            try:
+        try:
+            with connection, connection.makefile("rwb") as stream:
                 (length,) = struct.unpack("!i", stream.read(4))
                 stream.read(length - 4)
+                version, number = self.release
                 if self.refusal is not None:
                     state, message = self.refusal
                     fields = b"".join(
@@ -76,19 +77,17 @@ class StubServer:
                     stream.flush()
                     return
                 stream.write(_message(b"R", struct.pack("!i", 0)))
-                for name, value in (("server_version", self.version), ("client_encoding", "UTF8")):
+                for name, value in (("server_version", version), ("client_encoding", "UTF8")):
                     stream.write(_message(b"S", f"{name}\0{value}\0".encode()))
                 stream.write(_message(b"K", struct.pack("!ii", 4711, 1)) + _message(b"Z", b"I"))
                 stream.flush()
                 while stream.read(1) == b"Q":
                     (length,) = struct.unpack("!i", stream.read(4))
-                    stream.write(_rows(self._answer(stream.read(length - 4))) + _message(b"Z", b"I"))
+                    recovery = b"pg_is_in_recovery" in stream.read(length - 4)
+                    stream.write(_rows(["f"] if recovery else ["4711", str(number), version]) + _message(b"Z", b"I"))
                     stream.flush()
-            except (OSError, struct.error):
-                pass  # the client has gone, or disconnect_all() was called
-
-    def _answer(self, query: bytes) -> list[str]:
-        return ["f"] if b"pg_is_in_recovery" in query else ["4711", str(self.number), self.version]
+        except (OSError, struct.error):
+            pass  # the client has gone, or disconnect_all() was called
 
 
 def _rows(values: list[str]) -> bytes:

@@ -131,7 +131,8 @@ def test_server_that_is_too_old(host: FakeHost) -> None:
         assert error["message"] == f"database cannot be used: {detail}"
         assert error["hint"]
         mark = host.mark()
-        stub.version, stub.number = "12.0", 120000
+        stub.release = ("12.0", 120000)
         stub.disconnect_all()
         host.phase("recovery_finished", mark)
-        assert len(host.messages("log")) == 2
+        # A connection that was being made just then may be one more line; the refusal is not said twice.
+        assert sum("cannot be used" in said["message"] for said in host.messages("log")) == 1
