@@ -27,7 +27,9 @@ setup: $(STAMP) ## make .venv with the host, both plugins and the tools
 run: $(STAMP) ## start the host of ./workers.toml on an embedded PostgreSQL (Ctrl-C stops it)
 	@if [ -t 0 ] && [ -t 1 ]; then exec $(BIN)/bgworker run --tui; else exec $(BIN)/bgworker run --log both; fi
 
+# Compiled ahead, as pip does with what it installs: the tests start some thousand interpreters.
 test: $(STAMP) ## the whole fast suite, the one continuous integration runs
+	@$(BIN)/python -m compileall -q host plugins tests
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal --cache-clear -m "not slow"
 
 test-again: $(STAMP) ## the tests that failed the last time, one after another; more than three are no accident

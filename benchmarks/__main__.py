@@ -53,6 +53,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     _raise_limits()
     adopt_orphans()
+    environment.compile_sources()
     if not arguments.quick and (problem := environment.install()):
         print(f"the peers' environment could not be made: {problem}", file=sys.stderr)  # noqa: T201
     results = _measure(Run(quick=arguments.quick, names=[name for name in arguments.ways.split(",") if name]), questions)

@@ -7,6 +7,7 @@ used where they are installed and never installed from here.
 
 from __future__ import annotations
 
+import compileall
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,16 @@ def install() -> str:
         return f"{error} {output.decode(errors='replace').strip()[-300:]}"
     stamp.touch()
     return ""
+
+
+def compile_sources() -> None:
+    """Compile what is measured, as pip does with what it installs: the packages of a clone lie where they are written.
+
+    Without it every interpreter of ours compiles its modules again where PYTHONDONTWRITEBYTECODE
+    is set, and the peers', which pip has installed, do not.
+    """
+    for folder in ("host", "plugins", "benchmarks"):
+        compileall.compile_dir(ROOT / folder, quiet=1)
 
 
 def why_not(program: str) -> str:

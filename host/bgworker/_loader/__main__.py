@@ -130,7 +130,7 @@ def _preload_runtime(*, has_database: bool) -> None:
         "bgworker._worker.command",
         "bgworker.worker",
         "bgworker.spi",
-        *(("psycopg",) if has_database else ()),
+        *(("psycopg", "bgworker._worker.database") if has_database else ()),
     ):
         try:
             import_module(name)
