@@ -16,7 +16,7 @@ from typing import Any
 
 from bgworker._config.load import ConfigurationErrors
 from bgworker._control.protocol import Message, decode, encode
-from bgworker._loader import nursery
+from bgworker._loader import immortal, nursery
 from bgworker._loader.catalogue import Catalogue, build
 from bgworker._loader.traces import Spoiled
 from bgworker._process import birth, injection, prctl
@@ -109,6 +109,7 @@ def _load(channel: HelperChannel, message: Message) -> Catalogue | None:
     _preload_runtime(has_database=catalogue.configuration.database is not None)
     # Everything loaded so far stays for ever: taken out of the collector's sight, its pages stay shared with the clones.
     gc.collect()
+    immortal.keep_everything()
     gc.freeze()
     ready = {"type": "ready", **catalogue.to_message()}
     if problem := _why_unsendable(ready):
