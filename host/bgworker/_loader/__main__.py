@@ -12,7 +12,7 @@ import select
 import sys
 from collections import deque
 from importlib import import_module
-from typing import Any
+from typing import Final
 
 from bgworker._config.load import ConfigurationErrors
 from bgworker._control.protocol import Message, decode, encode
@@ -22,6 +22,9 @@ from bgworker._loader.traces import Spoiled
 from bgworker._process import birth, injection, prctl
 from bgworker._process.helper import HelperChannel, setup
 from bgworker.errors import ConfigurationError, ProtocolError
+
+#: Births that are answered together. Each answer wakes the host, which takes the processor that the next clone needs.
+_ANSWERED_TOGETHER: Final = 4
 
 
 def main() -> int:
@@ -148,47 +151,48 @@ def _serve(channel: HelperChannel, cradle: nursery.Cradle, catalogue: Catalogue)
         while _wait(channel):
             received = deque(channel.receive())
             while received:
-                message, fds = received.popleft()
-                if message["type"] == "birth":
-                    # Requests come in bunches, each with its descriptors: a clone must not keep those of its siblings.
-                    siblings = [*channel.pending_fds(), *(fd for _message, others in received for fd in others)]
-                    _give_birth(channel, cradle, catalogue, message, fds, siblings)
-                elif message["type"] == "stop":
+                bunch: list[tuple[Message, list[int]]] = []
+                while received and received[0][0]["type"] == "birth" and len(bunch) < _ANSWERED_TOGETHER:
+                    bunch.append(received.popleft())
+                # Requests come with their descriptors: a clone must not keep those of its siblings.
+                foreign = [*channel.pending_fds(), *(fd for _message, fds in received for fd in fds)]
+                channel.send_all(_give_births(cradle, catalogue, bunch, foreign))
+                if received and received[0][0]["type"] != "birth" and received.popleft()[0]["type"] == "stop":
                     return 0
     except EOFError:
         pass
     return 0
 
 
-def _give_birth(
-    channel: HelperChannel,
-    cradle: nursery.Cradle,
-    catalogue: Catalogue,
-    message: Message,
-    fds: list[int],
-    siblings: list[int],
-) -> None:
-    answer: dict[str, Any] = {"birth": message["birth"]}
+def _give_births(
+    cradle: nursery.Cradle, catalogue: Catalogue, requests: list[tuple[Message, list[int]]], foreign_fds: list[int]
+) -> list[Message]:
+    """Clone once for each request, and return the answers. In a clone it never returns."""
     # What is buffered here would be printed once by the loader and once by each clone.
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):
             pass
-    try:
-        injection.point("loader.birth")
-        pid = birth.clone_parent()
-    except (OSError, birth.TooManyThreads) as error:
-        channel.send({"type": "birth_failed", "error": f"could not start a process: {error}", **answer})
-    else:
+    answers: list[Message] = []
+    for message, fds in requests:
+        # As little as can be from clone to clone: after each of them the loader, too, copies the pages that it writes.
+        try:
+            injection.point("loader.birth")
+            pid = birth.clone_parent()
+        except (OSError, birth.TooManyThreads) as error:
+            answers.append({"type": "birth_failed", "error": f"could not start a process: {error}", "birth": message["birth"]})
+            continue
         if pid == 0:
             plugins = None if message["kind"] == "exec" else catalogue.plugins
-            is_spare = message["kind"] == "spare"
-            nursery.begin_life(cradle, fds, plugins, message["surroundings"], siblings, is_spare=is_spare)
+            siblings = [*foreign_fds, *(fd for _message, others in requests if others is not fds for fd in others)]
+            nursery.begin_life(cradle, fds, plugins, message["surroundings"], siblings, is_spare=message["kind"] == "spare")
         injection.point("loader.born")
-        channel.send({"type": "born", "pid": pid, **answer})
-    for fd in fds:
-        os.close(fd)
+        answers.append({"type": "born", "pid": pid, "birth": message["birth"]})
+    for _message, fds in requests:
+        for fd in fds:
+            os.close(fd)
+    return answers
 
 
 if __name__ == "__main__":

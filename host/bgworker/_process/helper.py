@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from bgworker._control.protocol import MAX_REPLY_BYTES, Decoder, Message, decode, encode
@@ -66,7 +66,13 @@ class HelperChannel:
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send one message; waits while the host's buffer is full. A host that has gone is no error: the lifeline tells."""
-        data = encode({**message, "fds": len(fds)} if fds else message)
+        self._send(encode({**message, "fds": len(fds)} if fds else message), fds)
+
+    def send_all(self, messages: Iterable[Message]) -> None:
+        """Send several messages, which wake the host once."""
+        self._send(b"".join(map(encode, messages)))
+
+    def _send(self, data: bytes, fds: Sequence[int] = ()) -> None:
         try:
             sent = socket.send_fds(self._socket, [data], list(fds)) if fds else self._socket.send(data)
             if sent < len(data):
