@@ -176,9 +176,10 @@ def register(host: Host, caller: Caller, request_id: Any, params: Params) -> Any
     check_after(host, worker)
     slot = host.register(worker, Origin.DYNAMIC, caller)
     handle = f"{slot.slotno}.{slot.generation}"
-    # The worker can begin while the answer is still on its way.
+    # The answer first: a worker that is told to begin takes the processor from the host.
+    caller.reply(request_id, {"handle": handle})
     host.launch_due()
-    return {"handle": handle}
+    return LATER
 
 
 def terminate(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
