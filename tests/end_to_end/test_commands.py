@@ -192,8 +192,9 @@ def test_program_that_cannot_be_executed(make_host: MakeHost) -> None:
     host.start_and_wait()
     for name, reason in expected.items():
         host.wait_until(lambda n=name, r=reason: f"failed to start: {r}" in (host.slot(n) or {})["reason"], reason)  # type: ignore[misc]
-        assert f"FATAL:  {reason}" in host.log(name)
-    assert "HINT:  A script needs a first line" in host.log("no-magic")
+        # The host knows of it before the collector has written the worker's lines.
+        host.wait_until(lambda n=name, r=reason: f"FATAL:  {r}" in host.log(n), f"the log of {name}")  # type: ignore[misc]
+    host.wait_until(lambda: "HINT:  A script needs a first line" in host.log("no-magic"), "the hint")
     host.wait_until(lambda: host.log("missing").count("FATAL") > 1, "it has been tried again")
     (host.directory / "bin").mkdir()
     (host.directory / "bin" / "later").symlink_to("/bin/sleep")
