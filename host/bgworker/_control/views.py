@@ -123,4 +123,9 @@ _NAMES: Final = {cls: frozenset(f.name for f in fields(cls)) for cls in (SlotSta
 
 def _known(cls: type[_View], values: dict[str, Any]) -> _View:
     names = _NAMES[cls]
-    return cls(**{name: value for name, value in values.items() if name in names})
+    if values.keys() != names:
+        return cls(**{name: value for name, value in values.items() if name in names})
+    # The host of this very version: a frozen class takes its fields one by one, its dictionary takes them together.
+    view = object.__new__(cls)
+    vars(view).update(values)
+    return view
