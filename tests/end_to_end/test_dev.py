@@ -96,7 +96,7 @@ def test_workers_toml_is_reloaded(host: RunningHost) -> None:
     before = pids(host)
     config = host.config_path.read_text()
     write(host, "workers.toml", f"{config}nonsense = 1\n")
-    host.wait_until(lambda: "ERROR:  could not reload the configuration" in printed(host), "the error is said")
+    host.wait_until(lambda: "ERROR:  could not reload: the configuration has errors" in printed(host), "the error is said")
     (host.directory / "three.py").write_text(f'WORD = "new"\n{LOOP}')
     write(host, "workers.toml", config + TABLE.format("three"))
     wait_for_word(host, "three", "new")

@@ -93,6 +93,7 @@ def test_broken_file_or_plugin_is_no_plan(make_host: MakeHost) -> None:
     result = host.run_cli("plan")
     assert result.returncode == 2
     assert "bgw_nam" in result.stderr
+    assert result.stderr.startswith("ERROR:  could not plan a reload: ")
     host.config_path.write_text(good)
     (host.directory / "tasks.py").write_text("1 / 0\n")
     result = host.run_cli("plan")

@@ -31,12 +31,12 @@ Done = Callable[[HostError | None], None]
 
 
 class Ask(enum.Enum):
-    """What a candidate is for."""
+    """What a candidate is for, as errors name it."""
 
     #: To read the file, and to take over.
     RELOAD = "reload"
     #: To read the file.
-    PLAN = "plan"
+    PLAN = "plan a reload"
     #: To take over, with the configuration that is in force and the code as it is now.
     UPGRADE = "upgrade"
 
@@ -92,7 +92,7 @@ class Loaders:
         on_fatal: Called when the first loader finds the configuration wrong.
         log: Writes a log line.
         output_fds: What the loader has for its standard output and error.
-        vet: Says why what a candidate has found must not be taken.
+        vet: Says why what a candidate has found must not be taken; not what was asked for, that is known here.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class Loaders:
         elif len(self._next) < _MAX_WAITING:
             self._next.append(_Request(ask, done))
         else:
-            done(HostError("could not reload: too many requests to reload are waiting", message_hint="Try again later."))
+            done(_refusal(ask, HostError("too many requests to reload are waiting", message_hint="Try again later.")))
 
     def _start_candidate(self, requests: list[_Request]) -> None:
         """Start one candidate for the first of the requests and those that can share it."""
@@ -233,7 +233,7 @@ class Loaders:
         return any(request.ask is not Ask.PLAN for request in self._requests)
 
     def cancel_reload(self, failure: HostError) -> None:
-        """Give up the reload that is going on, if one is, and those that wait for it."""
+        """Give up the reload that is going on, if one is, and those that wait for it, because of what the failure says."""
         self._requests += self._next
         self._next = []
         if self.candidate is not None:
@@ -334,9 +334,9 @@ class Loaders:
         if not lost:
             return None
         return PluginError(
-            f'could not reload: plugin "{lost[0]["name"]}" is broken',
+            f'plugin "{lost[0]["name"]}" is broken',
             "\n".join(broken["error"] for broken in lost),
-            "Everything runs on as it was. Mend the plugin, then reload again.",
+            "Everything runs on as it was. Mend the plugin, then try again.",
         )
 
     def _retire(self, loader: Loader) -> None:
@@ -358,9 +358,9 @@ class Loaders:
         loader.has_complained = True
         if loader is self.candidate:
             failure = ConfigurationError(
-                "could not reload the configuration: the file has errors",
+                "the configuration has errors",
                 "\n".join(lines),
-                "Everything runs on as it was. Mend the file, then reload again.",
+                "Everything runs on as it was. Mend the file, then try again.",
             )
             self._drop_candidate(failure)
         elif self._was_ready_once:
@@ -394,10 +394,12 @@ class Loaders:
 
     def _end_reload(self, failure: HostError | None) -> None:
         if failure is not None and self._is_to_take_over:
-            self._log("ERROR", failure.message_primary, failure.message_detail, failure.message_hint)
+            asked = next(request.ask for request in self._requests if request.ask is not Ask.PLAN)
+            said = _refusal(asked, failure)
+            self._log("ERROR", said.message_primary, said.message_detail, said.message_hint)
         requests, self._requests = self._requests, []
         for request in requests:
-            request.done(failure)
+            request.done(None if failure is None else _refusal(request.ask, failure))
         if self._next:
             self._start_candidate(self._next)
 
@@ -424,7 +426,7 @@ class Loaders:
             if loader is self.candidate and loader.deaths >= _MAX_DEATHS:
                 self._drop_candidate(
                     PluginError(
-                        f"could not reload: the loader process {how}",
+                        f"the loader process {how}",
                         f"It was tried {_MAX_DEATHS} times. Everything runs on as it was.",
                         "What it said on its way out is in: bgworker logs loader",
                     )
@@ -443,6 +445,11 @@ class Loaders:
             "The other plugins are loaded without it.",
             "Mend or remove it, then run: bgworker reload",
         )
+
+
+def _refusal(ask: Ask, cause: HostError) -> HostError:
+    """Return the error for whoever asked: the same candidate may be meant to reload, and to plan."""
+    return type(cause)(f"could not {ask.value}: {cause.message_primary}", cause.message_detail, cause.message_hint)
 
 
 def describe_status(status: int) -> str:

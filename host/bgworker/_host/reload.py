@@ -91,9 +91,9 @@ def problem_of(host: Host, message: Message) -> ConfigurationError | None:
     if not running:
         return None
     return ConfigurationError(
-        f'could not reload: background worker "{printable(running[0])}" could not be registered any more',
+        f'background worker "{printable(running[0])}" could not be registered any more',
         "\n".join(lost[name] for name in running),
-        "Everything runs on as it was. Mend the file, then reload again.",
+        "Everything runs on as it was. Mend the file, then try again.",
     )
 
 

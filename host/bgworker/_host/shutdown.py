@@ -45,7 +45,7 @@ class Shutdown:
         clients.count_live_handles(host, mode)
         host.apply(host.machine.begin_shutdown(mode, time.monotonic()))
         host.births.spares.want(0)
-        host.loaders.cancel_reload(RegistrationError("could not reload: the host is shutting down"))
+        host.loaders.cancel_reload(RegistrationError("the host is shutting down"))
         host.children.stopped.hurry()
         if mode is ShutdownMode.IMMEDIATE and host.database is not None:
             host.database.stop("immediate", time.monotonic())

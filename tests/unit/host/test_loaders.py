@@ -124,7 +124,7 @@ def test_shutdown_refuses_every_reload(world: World) -> None:
     for _ in range(3):
         world.loaders.reload(answers.append)
     world.loaders.cancel_reload(HostError("shutting down"))
-    assert [str(answer) for answer in answers] == ["shutting down"] * 3
+    assert [str(answer) for answer in answers] == ["could not reload: shutting down"] * 3
     assert len(FakeProcess.made) == 2
 
 
@@ -168,5 +168,32 @@ def test_failed_plan_is_no_line_of_the_log(world: World) -> None:
     answers: list[HostError | None] = []
     world.loaders.reload(answers.append, Ask.PLAN)
     FakeProcess.made[1].say({"type": "configuration_error", "errors": [HostError("no such key").to_dict()]})
-    assert "the file has errors" in str(answers[0])
+    assert "the configuration has errors" in str(answers[0])
     assert world.log == []
+
+
+def test_each_is_told_of_what_was_asked_for(world: World) -> None:
+    """A plan and a reload that share a candidate, and an upgrade: whatever is wrong, each error names its own request."""
+    FakeProcess.made[0].say(ready("old"))
+    answers: dict[str, HostError | None] = {}
+
+    def ask(name: str, what: Ask) -> None:
+        world.loaders.reload(lambda failure: answers.update({name: failure}), what)
+
+    wrong = {"type": "configuration_error", "errors": [HostError("no such key").to_dict()]}
+    ask("running", Ask.PLAN)
+    for name, what in (("plan", Ask.PLAN), ("reload", Ask.RELOAD), ("upgrade", Ask.UPGRADE)):
+        ask(name, what)
+    for number in (1, 2):
+        FakeProcess.made[number].say(wrong)
+    FakeProcess.made[3].say(ready("text") | {"broken_plugins": [{"name": "shop", "error": "ZeroDivisionError"}]})
+    assert {name: str(answer) for name, answer in answers.items()} == {
+        "running": "could not plan a reload: the configuration has errors",
+        "plan": "could not plan a reload: the configuration has errors",
+        "reload": "could not reload: the configuration has errors",
+        "upgrade": 'could not upgrade: plugin "shop" is broken',
+    }
+    assert [line for line in world.log if line.startswith("could not")] == [
+        "could not reload: the configuration has errors",
+        'could not upgrade: plugin "shop" is broken',
+    ]
