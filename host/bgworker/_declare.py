@@ -7,11 +7,10 @@ and the command line, for ``LIBRARY:FUNCTION``.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 
-from bgworker._spec import FIELD_NAMES
+from bgworker._spec import FIELD_NAMES, key_hint
 from bgworker.errors import RegistrationError
 
 if TYPE_CHECKING:
@@ -83,11 +82,9 @@ def background_worker(**keys: Unpack[WorkerKeys]) -> Callable[[_Function], _Func
     """
     for key in keys:
         if key not in _KEYS:
-            near = difflib.get_close_matches(key, _KEYS, n=1)
             raise RegistrationError(
                 f'background worker function cannot be declared: "{key}" is not a key of it',
-                f"The keys are {', '.join(_KEYS)}.",
-                f'Did you mean "{near[0]}"?' if near else "",
+                message_hint=key_hint(key, _KEYS),
             )
 
     def declare(function: _Function) -> _Function:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
@@ -209,6 +209,14 @@ FIELD_NAMES: Final = tuple(f.name for f in fields(BackgroundWorker))
 _DEFAULTS: Final = {f.name: f.default for f in fields(BackgroundWorker)}
 
 
+def key_hint(key: str, known: Sequence[str]) -> str:
+    """Return advice for a key that is none: the nearest, or where all of them are; they are too many for a message."""
+    import difflib  # not at the top: this room is imported by everything, and this is for mistakes
+
+    near = difflib.get_close_matches(key[:100], known, n=1)
+    return f'Did you mean "{near[0]}"?' if near else "The keys are those of [[worker]] in docs/operating.md."
+
+
 def flag_names(flags: BgWorkerFlags) -> list[str]:
     """Return the names of the flags that are set, in the order of their bits."""
     return [flag.name for flag in BgWorkerFlags if flag & flags and flag.name]
@@ -237,7 +245,7 @@ def worker_from_dict(data: Any) -> BackgroundWorker:
         if key not in FIELD_NAMES:
             raise RegistrationError(
                 f'background worker "{printable(name)}" cannot be registered: "{printable(str(key))}" is not a key of it',
-                f"The keys are {', '.join(FIELD_NAMES)}.",
+                message_hint=key_hint(str(key), FIELD_NAMES),
             )
         if key in ("bgw_name", "bgw_type", "bgw_library_name", "bgw_function_name", "bgw_extra"):
             if not isinstance(value, str):

@@ -18,6 +18,9 @@ from bgworker._config.lines import Path, SourceLines
 from bgworker._config.model import shortened
 from bgworker.errors import ConfigurationError
 
+#: Where a table has more keys than an error can name.
+SEE_KEYS: Final = "All keys are in docs/operating.md; bgworker schema prints them, too."
+_MOST_KEYS: Final = 10
 #: Looks like a URL or a connection string; either can hold a password.
 _SECRET: Final = re.compile(r"://|password", re.IGNORECASE)
 
@@ -99,12 +102,13 @@ class Findings:
         """Keep the error of a key that the table does not have."""
         key = str(path[-1])
         near = nearest(key, known)
+        is_short = len(known) <= _MOST_KEYS
         self.add(
             table,
             path,
             f'there is no key "{shown_key(key)}"' + (f', the nearest known key is "{near[0]}"' if near else ""),
-            f"The keys here are {', '.join(known)}.",
-            f"{key} is a key of {elsewhere}." if elsewhere else "",
+            f"The keys here are {', '.join(known)}." if is_short else "",
+            f"{key} is a key of {elsewhere}." if elsewhere else "" if is_short or near else SEE_KEYS,
         )
 
     def errors(self) -> list[ConfigurationError]:

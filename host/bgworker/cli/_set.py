@@ -33,7 +33,7 @@ def assignment(text: str) -> dict[str, Any]:
     if first not in KEYS:
         near = _console.nearest(first, list(KEYS))
         raise click.BadParameter(
-            f'there is no key "{first}"; ' + (f'the nearest is "{near}"' if near else f"the keys are {', '.join(KEYS)}")
+            f'there is no key "{first}"; ' + (f'the nearest is "{near}"' if near else "see [[worker]] in docs/operating.md")
         )
     try:
         found = tomli.loads(f"{key} = {value}")

@@ -183,7 +183,7 @@ def test_a_program(registered: Any, run: Run) -> None:
     ("words", "code", "said"),
     [
         (["a:b", "--set", "nic=5"], 2, 'there is no key "nic"; the nearest is "nice"'),
-        (["a:b", "--set", "instances=5"], 2, 'there is no key "instances"; '),
+        (["a:b", "--set", "instances=5"], 2, 'there is no key "instances"; see [[worker]] in docs/operating.md'),
         (["a:b", "--set", "nice"], 2, '"nice" is not of the form KEY=VALUE'),
         (["a:b", "--set", "ni ce=1"], 2, '"ni ce=1" is not of the form KEY=VALUE'),
         (["a:b", "--set", "bgw_main_arg=nan"], 2, 'the value of "bgw_main_arg" is no JSON value'),

@@ -148,3 +148,11 @@ def test_program_is_found_as_execvp_does(tmp_path: Path) -> None:
         with pytest.raises(HostError) as refusal:
             programs.find(name, path, str(tmp_path))
         assert refusal.value.message_primary == reason
+
+
+def test_key_that_is_not_known() -> None:
+    """A registration with a key that is none names the nearest, or where all are; never all of them."""
+    for key, hint in (("comand", 'Did you mean "command"?'), ("zzz", "The keys are those of [[worker]] in docs/operating.md.")):
+        with pytest.raises(RegistrationError, match=f'"{key}" is not a key of it') as caught:
+            worker_from_dict({"bgw_name": "w", key: 1})
+        assert (caught.value.message_detail, caught.value.message_hint) == ("", hint)

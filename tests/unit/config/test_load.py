@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bgworker._config.findings import SEE_KEYS
 from bgworker._config.load import ConfigurationErrors, load_configuration, parse_configuration
 from bgworker._config.model import Configuration, DatabaseSettings, HostSettings, WorkerTable
 from bgworker.errors import ConfigurationError
@@ -336,7 +337,17 @@ def test_key_that_is_not_known(key: str, nearest: str | None) -> None:
     if nearest is not None:
         assert error.message_primary == f'{text}, the nearest known key is "{nearest}"'
     assert error.message_primary.startswith(text)
-    assert "bgw_restart_time" in error.message_detail
+    assert error.message_detail == ""  # forty keys help nobody
+    assert error.message_hint == ("" if "nearest" in error.message_primary else SEE_KEYS)
+
+
+def test_short_table_lists_its_keys() -> None:
+    """T64: where there are few keys they are all named; a longer table points to where they are listed."""
+    for text in ('url = "embedded"\nurls = 1\n', 'url = "embedded"\nzzz = 1\n'):
+        (error,) = errors(f"[database]\n{text}")
+        assert (error.message_detail, error.message_hint) == ("The keys here are url, direct_url, name, user.", "")
+    (error,) = errors("[host]\nzzz = 1\n")
+    assert (error.message_detail, error.message_hint) == ("", SEE_KEYS)
 
 
 def test_key_in_the_wrong_table() -> None:
