@@ -180,7 +180,7 @@ def test_program_that_cannot_be_executed(make_host: MakeHost) -> None:
         (host.directory / name).chmod(mode)
     expected = {
         "missing": 'there is no program "no-such-program" on PATH',
-        "no-right": 'program "./no-right" cannot be executed',
+        "no-right": 'program "./no-right" is not executable',
         "no-magic": 'could not execute "./no-magic": Exec format error',
         "no-interpreter": 'could not execute "./no-interpreter": No such file or directory',
         "later": 'there is no program "later" on PATH',

@@ -249,29 +249,45 @@ def test_interpreter_out_of_reach(make_open_host: MakeHost, monkeypatch: pytest.
 
 def test_check_looks_with_the_eyes_of_the_user(make_open_host: MakeHost) -> None:
     """What root can enter, read and execute, and the worker's user cannot, is found before a start."""
-    closed = Path(tempfile.mkdtemp())  # of mode 0700
+    closed, open_directory = Path(tempfile.mkdtemp()), Path(tempfile.mkdtemp())  # of mode 0700
+    open_directory.chmod(0o755)
     try:
         (closed / "variables").write_text("A=1\n")
         (closed / "program").symlink_to("/bin/true")
+        (open_directory / "link").symlink_to(closed / "program")
+        shutil.copy("/bin/true", open_directory / "own").chmod(0o744)
         user = f'user = "{USER}"\n'
         host = make_open_host(
-            "[host]\nmax_worker_processes = 8\n"
+            "[host]\nmax_worker_processes = 16\n"
             + table("directory", "idle", f'{user}working_directory = "{closed}"')
             + table("variables", "idle", f'{user}env_file = "{closed}/variables"')
             + f'[[worker]]\nbgw_name = "program"\ncommand = ["{closed}/program"]\n{user}'
+            + f'[[worker]]\nbgw_name = "linked"\ncommand = ["{open_directory}/link"]\n{user}'
+            + f'[[worker]]\nbgw_name = "owned"\ncommand = ["{open_directory}/own"]\n{user}'
+            + f'[[worker]]\nbgw_name = "on path"\ncommand = ["program"]\n{user}environment = {{ PATH = "/bin:{closed}" }}\n'
             + f'[[worker]]\nbgw_name = "good"\ncommand = ["true"]\n{user}working_directory = "/"\n'
             + table("root", "idle", f'working_directory = "{closed}"')
             + f'[[worker]]\nbgw_name = "same"\ncommand = ["{closed}/none"]\nuser = "root"\n',
             tasks=TASKS,
         )
         refused = host.run_cli("check").stderr
-        assert refused.count("ERROR") == 4, refused
+        assert refused.count("ERROR") == 7, refused
         assert f'"same" would fail to start: there is no program "{closed}/none"' in refused
         assert f'"directory" would fail to start: could not enter working_directory "{closed}": Permission denied' in refused
         assert f'"variables" would fail to start: could not read env_file "{closed}/variables": Permission denied' in refused
-        assert f'"program" would fail to start: there is no program "{closed}/program"' in refused
+        is_closed = f'by user "{USER}": "{closed}" is closed to it'
+        assert f'"program" would fail to start: program "{closed}/program" cannot be reached {is_closed}' in refused
+        assert f'"linked" would fail to start: program "{open_directory}/link" cannot be reached {is_closed}' in refused
+        assert f'"owned" would fail to start: program "{open_directory}/own" cannot be executed by user "{USER}"' in refused
+        assert 'DETAIL:  Its mode is 0744, and it belongs to user "root".' in refused
+        assert '"on path" would fail to start: there is no program "program" on PATH' in refused
+        assert f'PATH is /bin:{closed}. User "{USER}" cannot look into "{closed}".' in refused
+        host.start_and_wait()
+        reason = f'failed to start: program "{closed}/program" cannot be reached {is_closed}'
+        host.wait_until(lambda: reason in (host.slot("program") or {})["reason"], reason)
     finally:
         shutil.rmtree(closed)
+        shutil.rmtree(open_directory)
 
 
 def test_strays_of_another_user(make_open_host: MakeHost) -> None:

@@ -140,10 +140,11 @@ def test_program_is_found_as_execvp_does(tmp_path: Path) -> None:
     assert programs.find("two/tool", path, str(tmp_path)) == str(tmp_path / "two/tool")
     for name, reason in (
         ("nothing", 'there is no program "nothing" on PATH'),
-        ("plain", 'there is no program "plain" on PATH'),
+        ("plain", f'program "{tmp_path}/one/plain" is not executable'),
         ("./nothing", 'there is no program "./nothing"'),
-        ("one/plain", 'program "one/plain" cannot be executed'),
-        ("/", 'program "/" cannot be executed'),
+        ("one/plain", 'program "one/plain" is not executable'),
+        ("one/plain/deeper", 'there is no program "one/plain/deeper"'),
+        ("/", 'program "/" is no file'),
     ):
         with pytest.raises(HostError) as refusal:
             programs.find(name, path, str(tmp_path))
