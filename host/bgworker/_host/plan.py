@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from bgworker._spec import BackgroundWorker, printable
+from bgworker._toml_text import value_text
 
 #: Changed keys that one reason names, and longest value that it shows, in characters.
 _MAX_NAMED: Final = 8
@@ -239,15 +240,14 @@ def _is_plain(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
+    """Return a value as workers.toml has it; ``none``, which no TOML value looks like, for a key that is not set."""
     if value is None:
         return "none"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        text = f"[{', '.join(str(each) for each in value)}]"
-    else:
-        text = f"{value:g}" if isinstance(value, float) else str(value)
-    text = printable(text)
+    try:
+        # 5, as it was probably written: every number of seconds is a float here.
+        text = printable(value_text(int(value) if isinstance(value, float) and value.is_integer() else value))
+    except TypeError:
+        return "..."
     return text if len(text) <= _MAX_VALUE else f"{text[: _MAX_VALUE - 3]}..."
 
 

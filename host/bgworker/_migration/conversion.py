@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bgworker._migration.toml_text import table_text
+from bgworker._toml_text import table_text
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def test_run_of_a_schedule_comes_to_its_end() -> None:
     nightly = replace(BASE, schedule="0 3 * * *")
     for known in (up(nightly), Configured(nightly, True, False)):
         (change,) = make_plan({"w": known}, {"w": replace(nightly, schedule="0 4 * * *")}, 0)
-        assert (change.action, change.reason) == (Action.LATER, "schedule 0 3 * * * -> 0 4 * * *")
+        assert (change.action, change.reason) == (Action.LATER, 'schedule "0 3 * * *" -> "0 4 * * *"')
     for before, after in ((BASE, nightly), (nightly, BASE)):
         assert make_plan({"w": up(before)}, {"w": after}, 0)[0].action is Action.RESTART
 
@@ -69,8 +69,15 @@ def test_key_that_nobody_has_thought_about(monkeypatch: pytest.MonkeyPatch) -> N
 def test_values_in_words() -> None:
     """Numbers of bgw_main_arg are shown, its strings never; of a table the parts that differ."""
     assert changed(stop_timeout=9.0) == ["stop_timeout none -> 9"]
-    assert changed(bgw_restart_time=-1) == ["bgw_restart_time 1 -> BGW_NEVER_RESTART"]
-    assert changed(wake_on=("a", "b")) == ["wake_on [] -> [a, b]"]
+    assert changed(stop_timeout=0.25) == ["stop_timeout none -> 0.25"]
+    assert changed(bgw_restart_time=-1) == ['bgw_restart_time 1 -> "BGW_NEVER_RESTART"']
+    assert changed(wake_on=("a", "b")) == ['wake_on [] -> ["a", "b"]']
+    assert changed(user="none") == ['user none -> "none"']
+    limits = {"nofile": {"soft": 10, "hard": 20}, "core": "unlimited"}
+    assert changed(rlimits=limits) == ['rlimits none -> { nofile = { soft = 10, hard = 20 }, core = "unlimited" }']
+    assert changed(command=("echo", "\x1b\u202e")) == ['command none -> ["echo", "\\u001b?"]']
+    assert changed(command=("x" * 100,)) == [f'command none -> ["{"x" * 55}...']
+    assert changed(success_exit_codes=(0, None)) == ["success_exit_codes [] -> ..."]  # nobody registers it; nobody is stopped by it
     assert changed(bgw_main_arg={"every": 2, "url": "secret"}) == ["bgw_main_arg changed"]
     before = replace(BASE, bgw_main_arg={"every": 1, "deep": {"on": True, "key": "secret"}, "same": 0})
     after = replace(BASE, bgw_main_arg={"every": 2.5, "deep": {"on": False, "key": "other"}, "same": 0, "n\x1bew": 3})

@@ -1,7 +1,7 @@
 """TOML written from plain values: strings, numbers, truth values, arrays, inline tables.
 
-No more than a conversion needs; what the standard library lacks and a package for five lines
-would not be worth. Pure.
+No more than a conversion and a plan need; what the standard library lacks and a package for five lines
+would not be worth. Pure: every room may import it.
 """
 
 from __future__ import annotations
