@@ -137,6 +137,31 @@ def test_a_terminated_worker_stays_down_until_it_is_started(shop: RunningHost) -
     shop.wait_until(lambda: shop.wait_for_worker("keeper")["pid"] != again["pid"], "keeper has another process")
 
 
+def test_a_worker_that_is_finished(shop: RunningHost) -> None:
+    """C29: whoever acts on it reads that it is, why, and where the rest is told; `start` starts a static one, and no other."""
+    job = shop.run_cli("register", "tasks:leave", "--name", "a job", "--arg", "0", "--wait", "--json")
+    handle = json.loads(job.stdout)["handle"]
+    shop.wait_until(lambda: shop.finished("a job"), "the job is over")
+    assert shop.run_cli("terminate", "keeper", "--wait").returncode == 0
+    verbs = ("terminate", "restart", "signal", "upgrade")
+    for verb in ("start", *verbs):
+        result = shop.run_cli(verb, "a job")
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr == (
+            "ERROR:  background worker \"a job\" is finished\nDETAIL:  Exit 0.\nHINT:  How it came to that: bgworker why 'a job'\n"
+        )
+    for name in ("restart", "signal"):
+        assert 'background worker "a job" is finished' in shop.run_cli(name, handle).stderr
+    for verb in verbs:
+        result = shop.run_cli(verb, "keeper")
+        assert result.returncode == 1
+        assert 'ERROR:  background worker "keeper" is finished\nDETAIL:  Terminated by ' in result.stderr
+        assert "HINT:  Start it with: bgworker start keeper. How it came to that: bgworker why keeper\n" in result.stderr
+    assert shop.run_cli("start", "keeper").returncode == 0
+    shop.wait_for_worker("keeper")
+    assert 'background worker "kepper" does not exist\nHINT:  The nearest is "keeper".' in shop.run_cli("restart", "kepper").stderr
+
+
 def test_signal(shop: RunningHost) -> None:
     """A signal reaches the worker's process."""
     before = shop.wait_for_worker("keeper")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -103,10 +104,23 @@ def find(host: Host, name: str) -> Slot:
             f"It is the name of {handles}.",
             "Name one by its slot.generation.",
         )
+    if (over := host.finished.find(name)) is not None:
+        raise _is_finished(host, over)
     names = [slot.worker.bgw_name for slot in in_use if slot.worker is not None]
     near = difflib.get_close_matches(name, names, n=1)
     hint = f'The nearest is "{printable(near[0])}".' if near else "List the workers with: bgworker status --all"
     raise WorkerNotFound(f'background worker "{shown}" does not exist', message_hint=hint)
+
+
+def _is_finished(host: Host, over: dict[str, Any]) -> WorkerNotFound:
+    """Return the error for a worker that holds no slot any more, with why not."""
+    name, reason = str(over["bgw_name"]), printable(str(over["reason"]))
+    words = shlex.quote(printable(name))
+    return WorkerNotFound(
+        f'background worker "{printable(name)}" is finished',
+        f"{reason[:1].upper()}{reason[1:]}." if reason else "",
+        (f"Start it with: bgworker start {words}. " if name in host.static else "") + f"How it came to that: bgworker why {words}",
+    )
 
 
 def _handle(text: str) -> tuple[int, int]:

@@ -165,6 +165,13 @@ class Finished:
         entry = self._entries.get(name)
         return "" if entry is None else str(entry[1]["reason"])
 
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return the entry that a name means, or a slot or slot.generation, the latest first; None when none is listed."""
+        if (entry := self._entries.get(name)) is not None:
+            return entry[1]
+        views = (view for _origin, view in reversed(self._entries.values()))
+        return next((v for v in views if name in (f"{v['slot']}", f"{v['slot']}.{v['generation']}")), None)
+
     def has(self, name: str) -> bool:
         """Whether a worker of this name is listed."""
         return name in self._entries

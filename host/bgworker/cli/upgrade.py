@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bgworker import _code
-from bgworker.cli import _console, _fates
+from bgworker.cli import _absent, _console, _fates
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import Count, json_option, seconds, verb
 from bgworker.cli.status_json import not_found
-from bgworker.errors import ConfigurationError, HostError, PluginError, WaitTimeout
+from bgworker.errors import ConfigurationError, HostError, PluginError, WaitTimeout, WorkerNotFound
 from bgworker.tui.health import answers_to
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ def upgrade(invocation: Invocation, names: tuple[str, ...], canary: int, settle:
         status = client.status()
         _code.note_old(status)
         if missing := [name for name in names if not any(answers_to(slot, name) for slot in status["slots"])]:
-            return max(_console.complain(not_found(name, status)) for name in missing)
+            return max(
+                _console.complain(_absent.told_why(invocation, client, name, _unknown(client, name, status))) for name in missing
+            )
         later = {change["bgw_name"] for change in result["changes"] if change["action"] == "later"}
         roll = _Roll(client, stream, settle, timeout, is_quiet=as_json)
         roll.take(status["slots"], names, later)
@@ -66,6 +68,15 @@ def upgrade(invocation: Invocation, names: tuple[str, ...], canary: int, settle:
         if roll.upgraded:
             _restart_launcher(client, status["slots"])
     return roll.report(failure, as_json=as_json)
+
+
+def _unknown(client: Client, name: str, status: dict[str, Any]) -> WorkerNotFound:
+    """Return the host's error for a name that no slot answers to: it knows also who is over."""
+    try:
+        client.find(name)
+    except WorkerNotFound as error:
+        return error
+    return not_found(name, status)  # it has come in this moment
 
 
 class _Roll:
