@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -52,6 +57,27 @@ def shop(make_host: MakeHost) -> RunningHost:
     host.start_and_wait()
     host.wait_for_worker("keeper")
     return host
+
+
+@contextmanager
+def follow(host: RunningHost, *names: str) -> Iterator[subprocess.Popen[str]]:
+    """Run `logs -f`; it ends by Ctrl-C at the end."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "bgworker", "logs", "-f", "-c", str(host.config_path), *names],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=host.directory,
+    ) as process:
+        guard = threading.Timer(60, process.kill)
+        guard.start()
+        try:
+            yield process
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 130
+        finally:
+            guard.cancel()
+            process.kill()
 
 
 def test_register_wait_and_its_end(shop: RunningHost) -> None:
@@ -219,6 +245,31 @@ def test_logs(shop: RunningHost) -> None:
     nobody = shop.run_cli("logs", "nobody")
     assert nobody.returncode == 1
     assert "The workers are: keeper" in nobody.stderr
+
+
+def test_logs_that_are_still_to_come(make_host: MakeHost) -> None:
+    """A worker that has written nothing is waited for, with a word on standard error; so is everything, before the first start."""
+    host = make_host(CONFIG + CONFIG[CONFIG.index("[[worker]]") :].replace("keeper", "later").replace("idle", "show"), tasks=TASKS)
+    later = '[[worker]]\nbgw_name = "later"'
+    host.config_path.write_text(host.config_path.read_text().replace(later, f"{later}\nenabled = false"))
+    host.data_directory.mkdir(mode=0o700)
+    with follow(host) as everything:
+        assert everything.stderr is not None
+        assert everything.stderr.readline() == "LOG:  waiting for the first line; there are no logs yet\n"
+        host.start_and_wait()
+        assert everything.stdout is not None
+        assert "LOG:  " in everything.stdout.readline()
+    with follow(host, "later", "host") as one:
+        assert one.stderr is not None
+        assert one.stderr.readline() == 'LOG:  waiting for the first line of "later"\n'
+        host.config_path.write_text(host.config_path.read_text().replace("enabled = false\n", ""))
+        assert host.run_cli("reload").returncode == 0
+        assert one.stdout is not None
+        assert any("later: None in later" in line for line in one.stdout)
+    assert host.stop() == 0
+    with follow(host, "keepre") as down:
+        assert down.stderr is not None
+        assert down.stderr.readline() == 'LOG:  waiting for the first line of "keepre"; no host is running\n'
 
 
 def test_no_logs(make_host: MakeHost) -> None:

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import click
 
-from bgworker.cli import _console
+from bgworker.cli import _console, _silent
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import Count, verb
 from bgworker.cli.completion import log_names
 from bgworker.cli.status_json import fetch
 from bgworker.errors import HostError
-from bgworker.tui.health import answers_to
 
 _DURATION: Final = re.compile(r"(\d{1,9})([smhd])")
-#: The host's own log, among names of workers.
-HOST_LABEL: Final = "host"
-#: Workers that an error names.
-_MOST_NAMES: Final = 20
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -93,6 +87,8 @@ def logs(
         )
     if follow and lines is None and since is None:
         lines = 10
+    if follow:
+        _silent.begin_to_wait(invocation, directory, names)
     is_any = False
     wish = Wish(since or "", pattern, as_json)
     for line in read_lines(directory, names, follow=follow, tail=lines, wish=wish):
@@ -100,26 +96,11 @@ def logs(
         _console.say(line)
         if follow:
             _console.flush()
-    if names and not is_any and lines != 0 and not (since or pattern):
-        raise _no_line(invocation, names)
+    # Of one name that has lines nothing more is to be said.
+    if names and not (is_any and len(names) == 1) and (without := _silent.silent(directory, names)):
+        status, _ = fetch(invocation)
+        if unknown := _silent.nobodies(invocation, directory, status, without):
+            raise _silent.no_line(invocation, status, unknown)
+        if not is_any and lines != 0 and not (since or pattern):
+            raise _silent.nothing_written(names)
     return 0
-
-
-def _no_line(invocation: Invocation, names: Sequence[str]) -> HostError:
-    """Return the error for names that no line is from: workers that wrote nothing, or names that nobody bears."""
-    status, _ = fetch(invocation)
-    entries = [*(status.get("slots") or ()), *(status.get("finished") or ())]
-    known = dict.fromkeys(str(entry.get("bgw_name")) for entry in entries)
-    unknown = [name for name in names if not any(answers_to(entry, name) or entry.get("bgw_type") == name for entry in entries)]
-    said = " or ".join(f'"{_console.inert(name)}"' for name in names)
-    if not unknown:
-        return HostError(f"no line is from {said}", "It has written nothing." if len(names) == 1 else "They have written nothing.")
-    shown = ", ".join(
-        [*(_console.inert(name) for name in list(known)[:_MOST_NAMES]), *(["..."] if len(known) > _MOST_NAMES else [])]
-    )
-    near = next(filter(None, (_console.nearest(name, [*known, HOST_LABEL]) for name in unknown)), None)
-    return HostError(
-        f"no line is from {said}",
-        f"The workers are: {shown}." if known else "No worker is known here.",
-        f'The nearest is "{_console.inert(near)}".' if near else "The log of the host itself is: bgworker logs host",
-    )

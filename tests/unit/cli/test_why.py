@@ -293,6 +293,31 @@ def test_logs_of_a_name_that_nobody_bears(written: None, run: Run, name: str, hi
     assert err == f'ERROR:  no line is from "{name}"\nDETAIL:  The workers are: drain, order drain.\nHINT:  {hint}\n'
 
 
+@pytest.mark.parametrize("options", [("--since", "1h"), ("--grep", "hello"), ("-n", "0"), ("-f",), ("drain",)])
+def test_logs_of_a_name_that_nobody_bears_in_every_way(written: None, run: Run, options: tuple[str, ...]) -> None:
+    """Followed, narrowed down or beside others: a name that nobody bears is never passed over in silence, or waited for."""
+    code, out, err = run("logs", *options, "drian")
+    assert code == 1
+    assert ("hello" in out) == (options == ("drain",))
+    assert err.startswith('ERROR:  no line is from "drian"\n')
+    assert err.endswith('HINT:  The nearest is "drain".\n')
+
+
+def test_known_names_without_a_line_beside_others(written: None, run: Run) -> None:
+    """What was asked for has been printed; a worker that wrote nothing is no error then."""
+    assert run("logs", "drain", "order drain") == (0, "2026-01-31 08:00:00.000 UTC [3.1 17] drain: hello\n", "")
+
+
+def test_logs_of_workers_that_only_files_know(written: None, history: Any, run: Run, tmp_path: Path) -> None:
+    """Those of the history, and of workers.toml, are known, and so is a slot that is free."""
+    history(an_exit("past", bgw_type="jobs"))
+    (tmp_path / "workers.toml").write_text('[[worker]]\nbgw_name = "new"\nbgw_type = "kind"\ncommand = ["true"]\n')
+    names = ("past", "jobs", "3.2", "new", "kind", "loader")
+    for name in names:
+        assert run("logs", name) == (1, "", f'ERROR:  no line is from "{name}"\nDETAIL:  It has written nothing.\n')
+    assert 'The nearest is "new".' in run("logs", "neww")[2]
+
+
 @pytest.mark.parametrize("name", ["order drain", "orders", "4", "4.1"])
 def test_logs_of_a_worker_that_is_silent(written: None, run: Run, name: str) -> None:
     """It is there, and has written nothing: that is all there is to say."""
