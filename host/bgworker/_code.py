@@ -1,7 +1,8 @@
-"""Which code a worker runs: its library's place, version, and a mark of its files.
+"""Which code a worker runs: its library's place, version, and a mark of its files; and which bgworker.
 
 A worker notes it when it has imported its library; whoever looks at the same place later can
-tell whether what is installed now is something else. Reads names and times of files, never
+tell whether what is installed now is something else. Its bgworker is compared with the host's,
+which may have executed itself anew since. Reads names and times of files, never
 their content, and imports nothing of a plugin. Every room but the host may import it, and
 ``status --json`` does: standard library only.
 """
@@ -13,6 +14,8 @@ import re
 import sys
 import zlib
 from typing import Any
+
+from bgworker._version import __version__
 
 #: Of a library with more files, or folders, the first so many are looked at, in the order of their names.
 _MAX_FILES = 2000
@@ -66,19 +69,24 @@ def installed(path: str, distribution: str) -> tuple[str, str]:
 def note_old(status: dict[str, Any]) -> list[dict[str, Any]]:
     """Say in the ``config`` of each slot whether its worker runs old code, and return the slots where it does.
 
-    Adds ``is_old`` and ``installed``, the version that is there now, to what the worker said of its code.
+    Adds ``is_old`` and ``installed``, the version that is there now, to what the worker said of its code, and
+    ``host_bgworker``, the host's version of bgworker, if the worker has another one.
     """
     marks: dict[str, str] = {}
+    host_version = str((status.get("host") or {}).get("version") or "")
     old = []
     for slot in status.get("slots") or ():
         code = (slot.get("config") or {}).get("code")
-        if not isinstance(code, dict) or not code.get("path"):
+        if not isinstance(code, dict) or not code:
             continue
-        path = str(code["path"])
+        path = str(code.get("path") or "")
         if path not in marks:
-            marks[path] = mark(path)
+            marks[path] = mark(path) if path else ""
         code["is_old"] = bool(marks[path]) and marks[path] != code.get("files")
-        code["installed"] = installed(path, str(code["distribution"]))[1] if code.get("distribution") else ""
+        code["installed"] = installed(path, str(code["distribution"]))[1] if path and code.get("distribution") else ""
+        # One of the version that is installed, which ours is, is ahead of a host that is still to execute itself anew.
+        if host_version and code.get("bgworker") and code["bgworker"] not in (host_version, __version__):
+            code |= {"is_old": True, "host_bgworker": host_version}
         if code["is_old"]:
             old.append(slot)
     return old
@@ -92,9 +100,10 @@ def is_old(slot: dict[str, Any]) -> bool:
 def in_words(code: dict[str, Any]) -> str:
     """Return how a worker's code differs from what is installed."""
     distribution, version, now = (str(code.get(key) or "") for key in ("distribution", "version", "installed"))
+    of_host = f"bgworker {code.get('bgworker')}, the host {code['host_bgworker']}" if code.get("host_bgworker") else ""
     if distribution and version and now and now != version:
-        return f"{distribution} {version}, {now} is installed"
-    return f"{distribution or os.path.basename(str(code.get('path')))}, its files have changed"
+        return f"{distribution} {version}, {now} is installed" + (f"; {of_host}" if of_host else "")
+    return of_host or f"{distribution or os.path.basename(str(code.get('path')))}, its files have changed"
 
 
 def _place(top: str) -> str | None:

@@ -6,8 +6,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from bgworker._version import __version__
 from bgworker.testing import RunningHost
 from tests.end_to_end.test_life import TASKS, worker
 
@@ -15,6 +19,7 @@ MakeHost = Callable[..., RunningHost]
 
 HEAD = '[host]\nmax_worker_processes = 8\nshared_preload_libraries = ["tasks"]\n'
 FOUR = "".join(worker(name, "idle") for name in ("a", "b", "c", "d"))
+READY = "\nfrom bgworker import hookimpl\n\n@hookimpl\ndef bgworker_ready(host): ...\n"
 MORE = "\ndef job(arg):\n    import time\n    time.sleep(3600)\n"
 
 
@@ -74,6 +79,35 @@ def test_old_code_is_noticed_and_upgraded(make_host: MakeHost) -> None:
     assert host.run_cli("upgrade").stdout == "no worker runs old code\n"
     # What is born from now on is of the new loader.
     assert host.run_cli("register", "tasks:job", "--name", "job", "--wait").returncode == 0
+
+
+def test_workers_of_an_older_bgworker(make_host: MakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a reexec to another version status, plan and why name the workers that have the older one; upgrade renews them."""
+    (tmp_path / "sitecustomize.py").write_text("import bgworker._version\nbgworker._version.__version__ = '0.0.9'\n")
+    host = make_host(HEAD + FOUR + '[[worker]]\nbgw_name = "program"\ncommand = ["sleep", "1000"]\n', tasks=TASKS + READY)
+    with monkeypatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(tmp_path))
+        host.start()
+    everybody = {*"abcd", "bgworker launcher"}
+    for name in (*everybody, "program"):
+        host.wait_for_worker(name)
+    assert host.run_cli("status").stderr == ""
+    (tmp_path / "sitecustomize.py").unlink()
+    assert f"bgworker 0.0.9 goes on as {__version__}" in host.run_cli("reexec").stdout
+    words = f"bgworker 0.0.9, the host {__version__}"
+    status = json.loads(host.run_cli("status", "--json").stdout)
+    assert {s["bgw_name"] for s in status["slots"] if s["config"]["code"].get("is_old")} == everybody
+    assert f"old code runs in a ({words}), " in host.run_cli("status").stderr
+    assert f"old code  d runs {words}\n" in host.run_cli("plan").stdout
+    why = host.run_cli("why", "a").stdout
+    assert f"It runs old code: {words}.\n" in why
+    assert "  Restart it with the new code: bgworker upgrade a\n" in why
+    program = pids(host)["program"]
+    assert host.run_cli("upgrade", "--settle", "0", "--canary", "8").stdout.endswith("5 workers upgraded\n")
+    assert host.run_cli("status").stderr == ""
+    assert pids(host)["program"] == program
+    ended = [json.loads(line) for line in (host.data_directory / "history.jsonl").read_text().splitlines()]
+    assert {end["versions"]["bgworker"] for end in ended if end["event"] == "exited"} == {"0.0.9"}
 
 
 def test_upgrade_stops_at_the_first_failure(make_host: MakeHost) -> None:

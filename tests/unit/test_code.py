@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bgworker import _code
+from bgworker import _code, _version
 
 
 @pytest.fixture
@@ -69,6 +69,36 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     assert _code.mark(str(tmp_path / "gone")) == ""
     status: dict[str, Any] = {"slots": [{"config": {"code": {"path": str(tmp_path / "gone"), "files": "12"}}}, {"config": {}}, {}]}
     assert _code.note_old(status) == []
+
+
+@pytest.mark.parametrize(
+    ("worker", "host", "is_old"),
+    [
+        ("0.0.9", _version.__version__, True),
+        ("99.0", _version.__version__, True),  # the host has gone back to an older one
+        (_version.__version__, "99.0", False),  # born of what is installed, and the host is not executed anew yet
+        ("99.0", "99.0", False),
+        ("", "99.0", False),  # a program, or of a version that did not say
+    ],
+)
+def test_bgworker_itself(worker: str, host: str, is_old: bool) -> None:
+    """A worker with another bgworker in memory than the host's runs old code, unless a restart would change nothing."""
+    code: dict[str, Any] = {"bgworker": worker} if worker else {}
+    slot = {"config": {"code": code}}
+    assert _code.note_old({"host": {"version": host}, "slots": [slot]}) == ([slot] if is_old else [])
+    assert _code.is_old(slot) is is_old
+    assert code.get("host_bgworker") == (host if is_old else None)
+    if is_old:
+        assert _code.in_words(code) == f"bgworker {worker}, the host {host}"
+
+
+def test_old_library_in_an_old_worker(place: Path) -> None:
+    """Both are said."""
+    code: dict[str, Any] = {**_code.describe("shop_code"), "bgworker": "0.0.9"}
+    (place / "shop_code-1.0.dist-info").rename(place / "shop_code-1.1.dist-info")
+    touch(place / "shop_code" / "__init__.py")
+    assert _code.note_old({"host": {"version": _version.__version__}, "slots": [{"config": {"code": code}}]})
+    assert _code.in_words(code) == f"shop_code 1.0, 1.1 is installed; bgworker 0.0.9, the host {_version.__version__}"
 
 
 def test_old_code_is_named_with_both_versions(place: Path) -> None:

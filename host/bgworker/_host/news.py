@@ -133,7 +133,11 @@ class News:
             # Of a start that failed there is no uptime.
             "uptime": None if started_at is None else round(max(0.0, effect.exit.at - started_at), 3),
             "usage": None,
-            "versions": {"bgworker": __version__, "library": None},
+            # A worker that a host before this one has started has the code of that time.
+            "versions": {
+                "bgworker": __version__ if process is None else process.code.get("bgworker", __version__),
+                "library": None,
+            },
         }
         if process is not None and process.life[:2] == key:
             record["life"] = str(process.birth)  # as the collector knows its output

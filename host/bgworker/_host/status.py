@@ -19,7 +19,7 @@ from bgworker._spec import BackgroundWorker, flag_names, printable
 _MAX_FINISHED: Final = 100
 
 #: What a worker says of its code, and how long one part of it may be.
-_CODE_KEYS: Final = ("distribution", "version", "path", "files")
+_CODE_KEYS: Final = ("distribution", "version", "path", "files", "bgworker")
 _MAX_CODE: Final = 1000
 
 _VISIBLE: Final = {

@@ -14,6 +14,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from bgworker import _code
+from bgworker._version import __version__
 from bgworker._worker.interrupts import Terminated
 from bgworker.errors import PluginError
 
@@ -101,7 +102,11 @@ def _module_of(library: str, plugins: LoadedPlugins | None) -> str:
 
 
 def code_of(library: str, plugins: LoadedPlugins | None = None) -> dict[str, str]:
-    """Return which code of a library this process has imported; empty where that is not known."""
+    """Return which code of a library this process has imported, as far as that is known, and the version of bgworker."""
+    return {**_code_of(library, plugins), "bgworker": __version__}
+
+
+def _code_of(library: str, plugins: LoadedPlugins | None) -> dict[str, str]:
     if library == BUILTIN_LIBRARY:
         return {}
     try:

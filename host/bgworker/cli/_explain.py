@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 
+from bgworker import _code
 from bgworker._spec import is_number
 from bgworker.tui.health import held_by, is_failure, needs_more_memory, slots_of
 from bgworker.tui.words import clean, exact_duration, how_it_ended, instant, size
@@ -57,10 +58,14 @@ def of_slot(slot: Record, status: Record, exits: Sequence[Record], now: float) -
     name = str(slot.get("bgw_name") or "")
     found = Explanation(name, f"{slot.get('slot')}.{slot.get('generation')}", str(slot.get("state") or ""))
     found.chain = _chain(slot, status, now, [])
+    if _code.is_old(slot):
+        found.chain.append(f"It runs old code: {clean(_code.in_words(slot['config']['code']))}.")
     found.restart_at = slot.get("restart_at")
     _add_exits(found, exits, now, slot.get("last_exit"))
     quoted = shlex.quote(clean(name))
     last_exit = slot.get("last_exit")
+    if _code.is_old(slot):
+        found.advice.append(f"Restart it with the new code: bgworker upgrade {quoted}")
     if found.state == "started":
         return found
     if (restart_at := instant(found.restart_at)) is not None and restart_at > now + 1:

@@ -87,7 +87,7 @@ def _old_view(slot: dict[str, Any]) -> dict[str, Any]:
     return {
         "bgw_name": slot["bgw_name"],
         "handle": f"{slot['slot']}.{slot['generation']}",
-        **{key: code.get(key, "") for key in ("distribution", "version", "installed")},
+        **{key: code.get(key, "") for key in ("distribution", "version", "installed", "bgworker", "host_bgworker")},
     }
 
 

@@ -66,7 +66,7 @@ def upgrade(invocation: Invocation, names: tuple[str, ...], canary: int, settle:
         roll.take(status["slots"], names, later)
         failure = roll.run(canary)
         if roll.upgraded:
-            _restart_launcher(client, status["slots"])
+            _restart_launcher(client, [slot for slot in status["slots"] if slot not in roll.upgraded])
     return roll.report(failure, as_json=as_json)
 
 
@@ -96,10 +96,12 @@ class _Roll:
         for slot in slots:
             is_meant = any(answers_to(slot, name) for name in names) if names else _code.is_old(slot) or slot["bgw_name"] in later
             # Without a process it gets the new code anyway, when it starts.
-            if not is_meant or slot["origin"] == "builtin" or slot["pid"] is None:
+            if not is_meant or slot["pid"] is None or (slot["origin"] == "builtin" and names):
                 continue
             is_job = bool(slot["config"].get("schedule")) or (slot["bgw_restart_time"] is None and slot["origin"] == "dynamic")
             (self.spared if is_job else self.left).append(slot)
+        # The launcher comes last: what it runs are the hooks of plugins that have proved themselves in workers.
+        self.left.sort(key=lambda slot: slot["origin"] == "builtin")
 
     def run(self, size: int) -> HostError | None:
         """Restart batch after batch; return why it was given up."""
