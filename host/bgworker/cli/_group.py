@@ -39,12 +39,12 @@ _HOST, _LOOK, _WORKERS, _DATABASE, _WRITE = "The host", "What is going on", "Wor
 
 #: In the order of the help.
 VERBS: Final[dict[str, Verb]] = {
-    "demo": Verb(_HOST, "demo", "demo", "See everything at work, in a directory that is removed afterwards."),
+    "demo": Verb(_HOST, "demo", "demo", "See everything at work, in a temporary directory."),
     "run": Verb(_HOST, "run", "run", "Run the host in the foreground."),
     "plan": Verb(_HOST, "plan", "plan", "Print what a reload would do."),
     "reload": Verb(_HOST, "plan", "reload", "Make the host read workers.toml again."),
     "upgrade": Verb(_HOST, "upgrade", "upgrade", "Restart the workers that run old code, a few at a time."),
-    "reexec": Verb(_HOST, "reexec", "reexec", "Let the host go on as the version that is installed now; workers run on."),
+    "reexec": Verb(_HOST, "reexec", "reexec", "Let the host go on as what is installed now; workers run on."),
     "stop": Verb(_HOST, "host", "stop", "Stop the host and all its workers."),
     "systemd-unit": Verb(_HOST, "systemd_unit", "systemd_unit", "Print a unit file that runs this host."),
     "status": Verb(_LOOK, "status", "status", "Show the workers and how they are."),
@@ -54,14 +54,14 @@ VERBS: Final[dict[str, Verb]] = {
     "plugins": Verb(_LOOK, "plugins", "plugins", "List the installed plugins and which of them are activated."),
     "completion": Verb(_LOOK, "completion", "completion", "Print what makes a shell complete all this."),
     "register": Verb(_WORKERS, "register", "register", "Register a dynamic worker."),
-    "start": Verb(_WORKERS, "act", "start", "Start a worker now that waits, or one that is over."),
+    "start": Verb(_WORKERS, "act", "start", "Start a waiting worker now, or a static one that is over."),
     "restart": Verb(_WORKERS, "act", "restart", "Stop a worker and start it again."),
     "terminate": Verb(_WORKERS, "act", "terminate", "Stop a worker and keep it down."),
     "scale": Verb(_WORKERS, "scale", "scale", "Have another number of instances of a worker."),
     "signal": Verb(_WORKERS, "act", "signal", "Send a signal to a worker."),
     "wait": Verb(_WORKERS, "wait", "wait", "Wait until a worker has started, or is over."),
     "psql": Verb(_DATABASE, "psql", "psql", "Open psql on the host's database."),
-    "pg": Verb(_DATABASE, "pg", "pg", "Run pg_dump, pg_restore or another of PostgreSQL's programs on it."),
+    "pg": Verb(_DATABASE, "pg", "pg", "Run pg_dump or another of PostgreSQL's programs on it."),
     "notify": Verb(_DATABASE, "notify", "notify", "Send a notification."),
     "listen": Verb(_DATABASE, "notify", "listen", "Print notifications as they come."),
     "check": Verb(_WRITE, "check", "check", "Check workers.toml and the plugins; print what would run."),
@@ -83,7 +83,8 @@ A worker is named by its name, its slot, or SLOT.GENERATION.
 #: Printed below the help: what a script needs to know.
 _EPILOG: Final = """\b
 Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 host not running,
-4 timed out, 5 no free slot, 6 plan has changes.
+4 timed out, 5 no free slot, 6 plan has changes, 7 (of run) an essential
+worker failed.
 Errors are ERROR, DETAIL and HINT lines on standard error.
 """
 
@@ -135,10 +136,11 @@ class _Verbs(click.Group):
             # Names out of other people's metadata: click prints what it is given.
             row = (_console.inert(command.name), f"From {_console.inert(command.plugin.distribution)}.")
             sections.setdefault("From plugins", []).append(row)
+        width = max(len(name) for rows in sections.values() for name, _summary in rows)
         for section, rows in sections.items():
             with formatter.section(section):
                 # One width for all sections, so that the summaries stand in one column.
-                formatter.write_dl([(name.ljust(9), summary) for name, summary in rows])
+                formatter.write_dl([(name.ljust(width), summary) for name, summary in rows])
 
 
 def _plugin_commands() -> dict[str, Any]:

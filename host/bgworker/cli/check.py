@@ -29,7 +29,8 @@ def check(invocation: Invocation, as_json: bool) -> int:
     """Check workers.toml, load the plugins in a throw-away process, and print what would run.
 
     Shows each value that is not a default with where it came from. Starts nothing. Exit code 2
-    for errors in workers.toml, 1 when a plugin is broken or a worker could not be registered.
+    for errors in workers.toml, 1 when a plugin is broken or a worker could not be registered,
+    or could not be started.
     """
     configuration, _ = invocation.configuration_and_text()
     report = load_apart(configuration)

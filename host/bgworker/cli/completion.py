@@ -27,7 +27,7 @@ SHELLS: Final = ("bash", "zsh", "fish")
 @verb(
     "completion",
     """
-bgworker completion bash > ~/.local/share/bash-completion/completions/bgworker
+source <(bgworker completion bash)          in ~/.bashrc
 bgworker completion zsh > "${fpath[1]}/_bgworker"
 bgworker completion fish > ~/.config/fish/completions/bgworker.fish
 """,

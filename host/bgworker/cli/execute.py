@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     "exec",
     """
 bgworker exec shop_queue:export --arg '{"order": 42}'
-bgworker exec shop_queue:drain                          breakpoint() in it works
+bgworker exec shop_queue:drain      breakpoint() in it works
 """,
 )
 @click.argument("library_function", metavar="LIBRARY:FUNCTION", type=library_function)

@@ -16,7 +16,7 @@ from bgworker.errors import ConfigurationError
     "stop",
     """
 bgworker stop
-bgworker stop --mode smart --timeout 60     let jobs finish first, at most a minute
+bgworker stop --mode smart --timeout 60   let jobs finish, for a minute
 """,
 )
 @click.option(

@@ -47,7 +47,7 @@ def _regex(text: str) -> re.Pattern[str]:
     "logs",
     """
 bgworker logs                       everything, merged by time
-bgworker logs -f order-drain        one worker, and on with what it writes from now on
+bgworker logs -f order-drain        one worker, and what it writes next
 bgworker logs -n 20 host            the last lines of the host itself
 bgworker logs 3.2                   one registration, by SLOT.GENERATION
 bgworker logs --since 10m --grep 'timeout|refused' order-drain export
@@ -73,8 +73,8 @@ def logs(
 ) -> int:
     """Print what the host and the workers wrote, merged by time, from files that were put aside, too.
 
-    NAME is a worker, a type of workers, a slot, SLOT.GENERATION, or host for the host's own log.
-    Times are UTC.
+    NAME is a worker, a type of workers, a slot, SLOT.GENERATION, or host for the host's own log;
+    one that nobody bears is an error. Times are UTC.
     """
     from bgworker._logs import Wish, log_files, read_lines
 

@@ -26,7 +26,7 @@ _LONGEST_PAUSE: Final = 5.0
 @verb(
     "notify",
     """
-bgworker notify orders              wakes the workers with wake_on = ["orders"]
+bgworker notify orders           wakes the workers with wake_on = ["orders"]
 bgworker notify orders '{"id": 42}'
 """,
 )

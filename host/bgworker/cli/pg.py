@@ -21,7 +21,7 @@ bgworker pg pg_dump -Fc -f shop.dump
 bgworker pg pg_restore --exit-on-error -d postgres shop.dump
 bgworker pg pg_dumpall -f everything.sql
 bgworker -D /var/lib/shop pg createdb shop
-$(bgworker pg)/pg_controldata data/pg           a program that needs no server
+$(bgworker pg)/pg_controldata data/pg    a program that needs no server
 """,
     # What stands behind the program's name is the program's, -D and --help too.
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},

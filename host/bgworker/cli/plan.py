@@ -21,15 +21,16 @@ HAS_CHANGES = 6
     "plan",
     """
 bgworker plan                      what would a reload do?
-bgworker plan || bgworker reload   reload, if there is something to do or to mend
+bgworker plan || bgworker reload   reload, if there is something to do
 """,
 )
 @json_option
 def plan(invocation: Invocation, as_json: bool) -> int:
     """Print what `bgworker reload` would do to each worker, and why. Changes nothing.
 
-    nothing: it stays as it is; live: it runs on, and the host acts by the new values; restart;
-    start; stop. Values that may be secret are never shown. Exit code 0 when a reload would
+    nothing: it stays as it is; live: it runs on, and the host acts by the new values; later: the
+    next run of its schedule has them; restart; start; stop; rejected: it cannot be registered.
+    Values that may be secret are never shown. Workers that run old code are named. Exit code 0 when a reload would
     change nothing, 6 when it would, 2 when the file or a plugin is broken, 3 when no host runs:
     what a start would run is printed by `bgworker check`.
     """

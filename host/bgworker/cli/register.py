@@ -19,10 +19,11 @@ from bgworker.tui.words import is_success
     "register",
     """
 bgworker register shop_queue:export --arg '{"order": 42}' --wait
-bgworker register shop_queue:drain --name order-drain --restart-time 5 --wake-on orders \\
+bgworker register shop_queue:drain --restart-time 5 --wake-on orders \\
     --flag BGWORKER_BACKEND_DATABASE_CONNECTION
-bgworker register shop_queue:report --set schedule='30 3 * * *' --set max_memory=200M --set environment.TZ=UTC
-bgworker register --name dump --set 'command=["pg_dump", "-Fc", "-f", "/srv/shop.dump", "shop"]'
+bgworker register shop_queue:report --set schedule='30 3 * * *' \\
+    --set max_memory=200M --set environment.TZ=UTC
+bgworker register --set 'command=["pg_dump", "-f", "/srv/shop.sql", "shop"]'
 """,
 )
 @click.argument("library_function", metavar="[LIBRARY:FUNCTION]", type=library_function, required=False)
@@ -40,9 +41,11 @@ bgworker register --name dump --set 'command=["pg_dump", "-Fc", "-f", "/srv/shop
 )
 @click.option(
     "--start-time",
+    metavar="STATE",
     type=click.Choice(list(BgWorkerStartTime.__members__)),
     default=BgWorkerStartTime.BgWorkerStart_RecoveryFinished.value,
-    help="The host's state to start at; BgWorkerStart_RecoveryFinished if not said.",
+    help="When to start: BgWorkerStart_PostmasterStart, BgWorkerStart_ConsistentState or BgWorkerStart_RecoveryFinished; "
+    "the last if not said.",
 )
 @click.option("--arg", type=json_value, metavar="JSON", help="bgw_main_arg: what the function is called with.")
 @click.option("--extra", default="", help="bgw_extra: a text for the worker, 128 bytes at most.")
@@ -62,7 +65,7 @@ bgworker register --name dump --set 'command=["pg_dump", "-Fc", "-f", "/srv/shop
     type=assignment,
     metavar="KEY=VALUE",
     shell_complete=complete_key,
-    help="Any key of [[worker]], its value in TOML; what is no TOML is a text. It goes before an option.",
+    help="Any key of [[worker]], its value in TOML; what is no TOML is a text. It wins over an option of that key.",
 )
 @click.option("--if-absent", is_flag=True, help="Leave a registered worker of this name as it is.")
 @click.option("--wait", "is_waited", is_flag=True, help="Come back when it has started; exit code 1 if it does not start.")

@@ -17,8 +17,8 @@ from bgworker.errors import ConfigurationError
     "run",
     """
 bgworker run                     the workers of ./workers.toml, until Ctrl-C
-bgworker run --tui               the same, with the view of top, or of status --watch without textual
-bgworker run --dev               the same, for developing: workers whose files change are restarted
+bgworker run --tui               the same, with the view of top
+bgworker run --dev               restart workers whose files change
 bgworker run --log both          log lines on standard error, too
 bgworker run -c /etc/shop/workers.toml -D /var/lib/shop
 """,

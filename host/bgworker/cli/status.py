@@ -33,10 +33,10 @@ _MAX_OLD: Final = 5
 @verb(
     "status",
     """
-bgworker status                       the table; one row for many that are alike
+bgworker status                       the table; many alike are one row
 bgworker status --watch               live, until q or Ctrl-C
-bgworker status order-drain 3.2       these workers alone, by name, slot or SLOT.GENERATION
-bgworker status --check || page-me    exit code 1 when something needs a human, and what
+bgworker status order-drain 3.2       these workers alone
+bgworker status --check || page-me    exit code 1 when a human is needed
 bgworker status --json | jq .slots
 """,
 )

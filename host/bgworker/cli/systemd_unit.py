@@ -57,14 +57,14 @@ WantedBy=multi-user.target
 """
 
 
-@verb("systemd-unit", "bgworker systemd-unit -c /srv/shop/workers.toml > /etc/systemd/system/shop.service")
+@verb("systemd-unit", "bgworker systemd-unit -c workers.toml > /etc/systemd/system/shop.service")
 @click.option("--name", metavar="NAME", help="Of the service; else that of the directory in which workers.toml is.")
 @click.option("--user", metavar="USER", help="Who runs it; else whoever calls this command.")
 def systemd_unit(invocation: Invocation, name: str | None, user: str | None) -> None:
     """Print a unit file that runs the host of this workers.toml under systemd.
 
-    The data directory is the one that all commands here use; with --data-directory, or
-    BGWORKER_DATA, that one.
+    The data directory is the one that all commands here use; with -D, or BGWORKER_DATA,
+    that one.
     """
     configuration, _text = invocation.configuration_and_text()
     location = invocation.location()

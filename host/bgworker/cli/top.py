@@ -14,7 +14,7 @@ from bgworker.cli._options import verb
 from bgworker.errors import ConfigurationError, HostError
 
 
-@verb("top", "bgworker top                    look at the workers and act on them; ? says what the keys do")
+@verb("top", "bgworker top                    ? says what the keys do")
 def top(invocation: Invocation) -> int:
     """Look at the workers, their logs and their history, and start, stop or signal them.
 

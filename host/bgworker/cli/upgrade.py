@@ -30,8 +30,8 @@ Slot = dict[str, Any]
     "upgrade",
     """
 pip install -U shop-workers && bgworker upgrade
-bgworker upgrade --canary 2 --settle 30         two first; half a minute later four, then eight
-bgworker upgrade order-drain 3.2                these, whether their code has changed or not
+bgworker upgrade --canary 2 --settle 30   two; 30 s later four, ...
+bgworker upgrade order-drain 3.2          these, be their code old or not
 """,
 )
 @click.argument("names", metavar="[NAME]...", nargs=-1)
@@ -44,10 +44,12 @@ bgworker upgrade order-drain 3.2                these, whether their code has ch
 def upgrade(invocation: Invocation, names: tuple[str, ...], canary: int, settle: float, timeout: float, as_json: bool) -> int:
     """Restart the workers that run old code, batch by batch, and stop at the first that fails.
 
-    The plugins are loaded anew first; if one is broken, nothing happens (exit code 2). Each batch is
-    twice as large as the one before, and the next begins when all of it has started and stayed up.
-    workers.toml is not read: that is for `bgworker reload`. Exit code 1 when a worker failed, 4 when
-    one did not start in time; the workers that are left then run on as they were.
+    Old is the code of a library whose files have changed, and a bgworker that is another than the
+    host's, as after `bgworker reexec`; `bgworker status` says in whom. The plugins are loaded anew
+    first; if one is broken, nothing happens (exit code 2). Each batch is twice as large as the one
+    before, and the next begins when all of it has started and stayed up. workers.toml is not read:
+    that is for `bgworker reload`. Exit code 1 when a worker failed, 4 when one did not start in
+    time; the workers that are left then run on as they were.
     """
     with invocation.connect() as client, client.events() as stream:
         try:

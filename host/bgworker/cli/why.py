@@ -29,7 +29,7 @@ _MAX_RECORDS: Final = 1000
 @verb(
     "why",
     """
-bgworker why order-drain           why it does not run, or how its last lives ended
+bgworker why order-drain           why it does not run, or how it ended
 bgworker why 3.2 --json | jq .exits
 """,
 )

@@ -32,6 +32,21 @@ def test_each_verb_helps(run: Run, verb: str) -> None:
     assert _group.VERBS[verb].summary.endswith(".")
 
 
+@pytest.mark.parametrize("verb", ["", *_group.VERBS])
+def test_help_fits_a_terminal(run: Run, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is wrapped by a terminal of 80 columns, examples and lists of choices included."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert [line for line in run(*filter(None, [verb]), "--help")[1].splitlines() if len(line) > 80] == []
+
+
+def test_overview_is_one_table(run: Run) -> None:
+    """All summaries begin in one column, and every exit code is said."""
+    out = run("--help")[1]
+    places = {out.split(f"\n  {name} ", 1)[1].index(verb.summary[:9]) + len(name) for name, verb in _group.VERBS.items()}
+    assert len(places) == 1
+    assert all(f"{code} " in out.partition("Exit codes: ")[2] for code in range(8))
+
+
 @pytest.mark.parametrize("verb", [verb for verb in _group.VERBS if verb != "psql"])
 def test_short_help(run: Run, verb: str) -> None:
     """-h is --help, but for psql, whose -h names a server."""
