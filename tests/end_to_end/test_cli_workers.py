@@ -183,6 +183,7 @@ def test_a_worker_that_is_finished(shop: RunningHost) -> None:
         assert result.returncode == 1
         assert 'ERROR:  background worker "keeper" is finished\nDETAIL:  Terminated by ' in result.stderr
         assert "HINT:  Start it with: bgworker start keeper. How it came to that: bgworker why keeper\n" in result.stderr
+    assert 'HINT:  The nearest is "a job".' in shop.run_cli("restart", "a jop").stderr
     assert shop.run_cli("start", "keeper").returncode == 0
     shop.wait_for_worker("keeper")
     assert 'background worker "kepper" does not exist\nHINT:  The nearest is "keeper".' in shop.run_cli("restart", "kepper").stderr

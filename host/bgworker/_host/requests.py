@@ -107,6 +107,7 @@ def find(host: Host, name: str) -> Slot:
     if (over := host.finished.find(name)) is not None:
         raise _is_finished(host, over)
     names = [slot.worker.bgw_name for slot in in_use if slot.worker is not None]
+    names += [str(view["bgw_name"]) for view in host.finished.view()]
     near = difflib.get_close_matches(name, names, n=1)
     hint = f'The nearest is "{printable(near[0])}".' if near else "List the workers with: bgworker status --all"
     raise WorkerNotFound(f'background worker "{shown}" does not exist', message_hint=hint)
