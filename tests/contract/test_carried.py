@@ -137,8 +137,8 @@ ROOMS: dict[str, tuple[str, str]] = {
 VALUES = {
     "_host/births.py Life", "_host/loaders.py Ask", "_host/loaders.py _Request", "_host/openings.py _Asked", "_host/plan.py Action",
     "_host/plan.py Effect", "_host/plan.py Shown", "_host/plan.py Row", "_host/plan.py KeyChange", "_host/plan.py Change",
-    "_host/plan.py Configured", "_host/reexec.py _Stage", "_host/reload.py Static", "_host/reload.py Plan", "_host/rights.py Right",
-    "_host/rights.py Grants", "_host/rights.py Access", "_host/scale.py Scaled",
+    "_host/plan.py Configured", "_host/reexec.py _Stage", "_host/reexec.py _UnwrittenError", "_host/reload.py Static",
+    "_host/reload.py Plan", "_host/rights.py Right", "_host/rights.py Grants", "_host/rights.py Access", "_host/scale.py Scaled",
 }  # fmt: skip
 
 

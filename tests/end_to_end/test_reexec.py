@@ -383,6 +383,18 @@ def test_without_descriptors_it_is_refused(held: RunningHost) -> None:
         client.reexec()
 
 
+def test_state_without_room_is_refused(held: RunningHost) -> None:
+    """T81: a host that can write nothing down for the next program stays what it is, and tells why."""
+    before, limits = pids(held), resource.prlimit(host_pid(held), resource.RLIMIT_FSIZE)
+    with held.client() as client:
+        resource.prlimit(host_pid(held), resource.RLIMIT_FSIZE, (100, limits[1]))
+        with pytest.raises(HostError, match="its state could not be written: File too large"):
+            client.reexec()
+        resource.prlimit(host_pid(held), resource.RLIMIT_FSIZE, limits)
+        assert pids(held) == before
+        client.reexec()
+
+
 def test_stop_while_the_collector_parts(held: RunningHost) -> None:
     """A shutdown that comes when the collector has been told to hand over has every line written, and speaks of no accident."""
     children = Path(f"/proc/{host_pid(held)}/task/{host_pid(held)}/children")

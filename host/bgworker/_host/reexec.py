@@ -53,8 +53,12 @@ _PARTING_TIMEOUT: Final = 5.0
 _MOST_OUTPUT: Final = 65_536
 _STOPS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 #: Mistakes of ours in a room's part of the state: they cost this execution, not the host.
-_CONTRADICTIONS: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+_CONTRADICTIONS: Final = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _UNCHANGED: Final = "Everything runs on as it was."
+
+
+class _UnwrittenError(Exception):
+    """The state could not be gathered or written."""
 
 
 class _Stage(enum.Enum):
@@ -107,10 +111,10 @@ class Reexec:
         self._host.log("LOG", "received a request to execute the host anew, rehearsing it")
         try:
             self._rehearse()
-        except OSError as error:
-            self._fail(f"its rehearsal could not be started: {error.strerror or error}")
-        except _CONTRADICTIONS as error:
-            self._fail(f"its state could not be written: {error!r}")
+        except _UnwrittenError as error:
+            self._fail(str(error))
+        except (OSError, MemoryError) as error:
+            self._fail(f"its rehearsal could not be started: {_what_failed(error)}")
 
     def put_off(self, signum: int) -> None:
         """Have a signal taken when this is over."""
@@ -177,13 +181,13 @@ class Reexec:
 
     def _rehearse(self) -> None:
         baggage = Baggage()
-        state_fd = write_state({**document.carry(self._host, baggage), "reexec": {}}, baggage)
+        state_fd = self._write_state({}, baggage)
         try:
             read_fd, write_fd = os.pipe()
             try:
                 with _inheritable({*baggage.packed, state_fd}):
                     self.pid = _spawn_rehearsal(state_fd, write_fd)
-            except OSError:
+            except BaseException:
                 os.close(read_fd)
                 raise
             finally:
@@ -194,6 +198,20 @@ class Reexec:
         self._output_fd, self._output = read_fd, b""
         self._host.loop.add(read_fd, selectors.EVENT_READ, self._read)
         self._stage, self._deadline = _Stage.REHEARSING, time.monotonic() + REHEARSAL_TIMEOUT
+
+    def _write_state(self, about: dict[str, Any], baggage: Baggage) -> int:
+        """Return a memory file with the state of this moment.
+
+        Raises:
+            _UnwrittenError: The reason, in words; the host is as it was.
+        """
+        try:
+            return write_state({**document.carry(self._host, baggage), "reexec": about}, baggage)
+        except (OSError, MemoryError) as error:
+            reason = _what_failed(error)
+        except _CONTRADICTIONS as error:
+            reason = repr(error)
+        raise _UnwrittenError(f"its state could not be written: {reason}")
 
     def _read(self, _events: int) -> None:
         try:
@@ -250,8 +268,7 @@ class Reexec:
                 return  # the next turn begins the shutdown, which gives this up
             since = time.monotonic()
             baggage = Baggage()
-            state = document.carry(host, baggage)
-            state["reexec"] = {
+            about = {
                 "since": since,
                 "version": __version__,
                 "mask": sorted(mask),
@@ -260,17 +277,17 @@ class Reexec:
                     [document.name_of(caller), request_id] for caller, request_id in self._asked if caller.connection.is_open
                 ],
             }
-            state_fd = write_state(state, baggage)
+            state_fd = self._write_state(about, baggage)
             try:
                 with _inheritable({*baggage.packed, state_fd}):
                     injection.point("host.execute")
                     os.execve(sys.executable, _arguments("--resume", state_fd), os.environ)
             finally:
                 os.close(state_fd)
-        except _CONTRADICTIONS as error:
-            self._fail(f"its state could not be written: {error!r}")
-        except OSError as error:
-            self._fail(f'could not execute "{printable(sys.executable)}": {error.strerror or error}')
+        except _UnwrittenError as error:
+            self._fail(str(error))
+        except (OSError, MemoryError) as error:
+            self._fail(f'could not execute "{printable(sys.executable)}": {_what_failed(error)}')
         finally:
             own_signals.set_mask(mask)
 
@@ -336,7 +353,7 @@ def write_state(state: document.Document, baggage: Baggage) -> int:
     """Return a memory file with the state and the numbers of its descriptors, sealed: what was written is what will be read.
 
     Raises:
-        OSError: There is no descriptor or memory left.
+        OSError, MemoryError: There is no descriptor or memory left.
     """
     fd = os.memfd_create("bgworker-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
@@ -344,10 +361,15 @@ def write_state(state: document.Document, baggage: Baggage) -> int:
             file.write(json.dumps({**state, "descriptors": sorted(baggage.packed)}, separators=(",", ":")).encode())
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-    except OSError:
+    except BaseException:  # no memory for the text of it, too: whoever asked is refused, and the descriptor must not stay
         os.close(fd)
         raise
     return fd
+
+
+def _what_failed(error: OSError | MemoryError) -> str:
+    """Return why the system did not do it."""
+    return "there is no memory left" if isinstance(error, MemoryError) else error.strerror or str(error)
 
 
 def _spawn_rehearsal(state_fd: int, output_fd: int) -> int:

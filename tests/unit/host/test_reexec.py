@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +14,20 @@ import pytest
 
 from bgworker._host import reexec, requests
 from bgworker._loop import Loop
-from bgworker.errors import RegistrationError
+from bgworker.errors import HostError, RegistrationError
+
+
+class Asker:
+    """Somebody who asks for an execution, and what they read."""
+
+    connection = SimpleNamespace(is_open=False)
+
+    def __init__(self) -> None:
+        self.refusals: list[str] = []
+
+    def refuse(self, _request_id: Any, error: HostError) -> None:
+        """Keep the reason."""
+        self.refusals.append(error.message_primary)
 
 
 class Told:
@@ -25,7 +40,8 @@ class Told:
         self.machine = SimpleNamespace(shutdown=None)
         self.service = SimpleNamespace(ready=lambda: None)
         self.database = None
-        self.loaders = SimpleNamespace(hold=lambda is_held: None)
+        self.is_loaded = True
+        self.loaders = SimpleNamespace(hold=lambda is_held: None, candidate=None)
         self.output = SimpleNamespace(collector=SimpleNamespace(hold=lambda is_held: self.asked.append(f"hold {is_held}")))
 
     def log(self, *entry: str) -> None:
@@ -80,3 +96,51 @@ def test_collector_that_is_leaving_is_told_nothing(told: Any) -> None:
     execution._stage = reexec._Stage.PARTING
     execution.cancel("the host is shutting down")
     assert told.asked == ["log", "hold False"]
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    """Return a function that fails."""
+
+    def fail(*_arguments: Any, **_named: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def full() -> OSError:
+    """Return what the kernel says when there is no room for the state."""
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "reason"),
+    [
+        ("document.carry", MemoryError(), "there is no memory left"),
+        ("document.carry", OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "Too many open files"),
+        ("document.carry", RecursionError("too deep"), "RecursionError('too deep')"),
+        ("os.memfd_create", OSError(errno.ENFILE, os.strerror(errno.ENFILE)), "Too many open files in system"),
+        ("json.dumps", MemoryError(), "there is no memory left"),
+        ("json.dumps", full(), "No space left on device"),
+        ("fcntl.fcntl", OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "Cannot allocate memory"),
+    ],
+)
+@pytest.mark.parametrize("is_last_step", [False, True])
+def test_state_that_cannot_be_written_costs_the_execution_alone(
+    told: Any, monkeypatch: pytest.MonkeyPatch, place: str, error: BaseException, reason: str, is_last_step: bool
+) -> None:
+    """Whatever is used up while the state is gathered or written: whoever asked is refused with that, and nothing is left over."""
+    monkeypatch.setattr(reexec.document, "carry", lambda host, baggage: {})
+    monkeypatch.setattr(f"bgworker._host.reexec.{place}", raising(error))
+    execution, asker = reexec.Reexec(told), Asker()
+    before, mask = os.listdir("/proc/self/fd"), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    if is_last_step:
+        execution._stage = reexec._Stage.PARTING
+        execution._asked.append((asker, 1))  # type: ignore[arg-type]
+        execution._execute()
+        assert told.asked[-1] == "hold False", "the helpers are taken back"
+    else:
+        execution.begin(asker, 1)  # type: ignore[arg-type]
+    assert asker.refusals == [f"could not execute the host anew: its state could not be written: {reason}"]
+    assert not execution.is_running
+    assert os.listdir("/proc/self/fd") == before
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
