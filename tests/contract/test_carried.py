@@ -89,7 +89,11 @@ ROOMS: dict[str, tuple[str, str]] = {
     "_host/output.py _Attached": ("process worker is_static end", ""),
     "_host/program_notices.py ProgramNotices": ("_socket _bound_fd", "_loop _processes _activities _on_message _log _said path"),
     "_host/records.py Records": ("_waiting _lost", "_send"),
-    "_host/reexec.py Reexec": ("_asked _put_off", "_host _stage _deadline _is_insisting pid _output_fd _output"),
+    # Nothing is executed while a loader is read, or a rehearsal that was given up has not been reaped.
+    "_host/reexec.py Reexec": (
+        "_asked _put_off",
+        "_host _stage _deadline _is_insisting _is_due _pid _given_up _output_fd _output",
+    ),
     # Times of day are found anew, as after a clock that was set.
     "_host/schedules.py Schedules": ("", "_loop _clock_was_set _clock _is_watching"),
     "_host/segments.py Segments": ("_by_name", "_limit"),

@@ -424,6 +424,40 @@ def test_killed_rehearsal_changes_nothing(held: RunningHost, points: Points) -> 
     assert pids(held) == before
 
 
+HANGING = """
+import sys
+if "run" in sys.orig_argv:
+    import bgworker._host.reexec
+    bgworker._host.reexec.REHEARSAL_TIMEOUT = 2.0
+elif "--rehearse" in sys.orig_argv:
+    import os, time
+    print("it hangs as process", os.getpid(), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_hanging_rehearsal_is_given_up(
+    make_host: Callable[..., RunningHost], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """T81: a rehearsal that hangs is killed and reaped, whoever asked reads that and what it printed, and all goes on."""
+    (tmp_path / "sitecustomize.py").write_text(HANGING)
+    host = make_host("[host]\nmax_worker_processes = 4\n" + a_worker("one"), mods=WORKERS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    host.start()
+    before = host.wait_for_worker("one")["pid"]
+    done = host.run_cli("reexec")
+    assert done.returncode == 1
+    assert "could not execute the host anew: its rehearsal did not end within 2 seconds" in done.stderr
+    assert "Everything runs on as it was." in done.stderr
+    (rehearsal,) = re.findall(r"it hangs as process (\d+)", done.stderr)
+    host.wait_until(lambda: not Path(f"/proc/{rehearsal}").exists(), "it is reaped")
+    (tmp_path / "sitecustomize.py").unlink()
+    # This host keeps the short patience, and a machine that is busy may need more for a rehearsal that goes well.
+    host.wait_until(lambda: host.run_cli("reexec").returncode == 0, "the next one goes well")
+    assert host.wait_for_worker("one")["pid"] == before
+    assert f"(PID {rehearsal})" not in host.log(), "its exit is nobody else's"
+
+
 def test_execution_that_fails_changes_nothing(held: RunningHost, points: Points) -> None:
     """T81: the kernel refuses the execution: the host carries on with new helpers, and says why."""
     before = pids(held)
@@ -519,6 +553,35 @@ def test_reload_waits_its_turn(held: RunningHost, points: Points) -> None:
         thread.join(DEADLINE)
     assert len(answers) == 2
     held.wait_until(lambda: "configuration reloaded" in held.log(), "the reload follows")
+
+
+def test_reload_and_execution_at_once(make_host: Callable[..., RunningHost], tmp_path: Path) -> None:
+    """SIGHUP and SIGUSR2 in one turn, or SIGUSR2 during a reload: both happen, the reload first; a command is refused meanwhile."""
+    gate = tmp_path / "gate"
+    slow = f"import os, time\nwhile os.path.exists({str(gate)!r}):\n    time.sleep(0.01)\n"
+    host = make_host(
+        '[host]\nmax_worker_processes = 4\nshared_preload_libraries = ["slow"]\n' + a_worker("one"), mods=WORKERS, slow=slow
+    )
+    host.start_and_wait()
+    host.wait_for_worker("one")
+    # While it is stopped both wait, and it takes them in the same turn.
+    for signum in (signal.SIGSTOP, signal.SIGUSR2, signal.SIGHUP, signal.SIGCONT):
+        os.kill(host_pid(host), signum)
+    host.wait_until(lambda: "executed the host anew (PID" in host.log(), "the execution follows the reload")
+    log = host.log()
+    assert 0 < log.index("configuration reloaded") < log.index("received a request to execute the host anew")
+    _settled(host)
+    gate.touch()
+    os.kill(host_pid(host), signal.SIGHUP)
+    host.wait_until(lambda: host.log().count("received reload request") == 2, "the reload has begun")
+    os.kill(host_pid(host), signal.SIGUSR2)
+    host.wait_until(lambda: host.log().count("received SIGUSR2, executing the host anew after") == 2, "the execution waits")
+    done = host.run_cli("reexec")
+    assert (done.returncode, "a reload, a plan or an upgrade is going on" in done.stderr) == (1, True)
+    gate.unlink()
+    host.wait_until(lambda: host.log().count("executed the host anew (PID") == 2, "the execution follows")
+    assert host.log().count("configuration reloaded") == 2
+    assert "ERROR" not in host.log()
 
 
 def test_host_that_cannot_go_on_ends_in_order(held: RunningHost, points: Points) -> None:

@@ -62,8 +62,8 @@ class Children:
             helper.end_session()
             helper.exited(reap.reap(pid), now)
             return
-        if pid == host.reexec.pid:
-            host.reexec.rehearsed(reap.reap(pid))
+        if pid in host.reexec.pids:
+            host.reexec.rehearsed(pid, reap.reap(pid))
             return
         if host.database is not None and pid == host.database.postgres_pid:
             host.database.postgres_exited(pid, reap.reap(pid))
@@ -92,8 +92,8 @@ class Children:
         if not self.strays.is_looking:
             return
         births = self._host.births
-        helpers = {pid for pid in (*(helper.pid for helper in self.helpers()), self._host.reexec.pid) if pid is not None}
-        for pid in self.strays.look({*births.by_pid, *births.spares.pids(), *helpers}):
+        helpers = {helper.pid for helper in self.helpers() if helper.pid is not None}
+        for pid in self.strays.look({*births.by_pid, *births.spares.pids(), *helpers, *self._host.reexec.pids}):
             self._host.log("LOG", f"killed process {pid}: it was left behind by a background worker that has ended")
 
     def look_for_stopped(self, signals: set[int], now: float) -> None:

@@ -86,10 +86,19 @@ class Reexec:
         self._asked: list[tuple[Caller, Any]] = []
         #: Signals that the next host takes, or this one once it stays.
         self._put_off: set[int] = set()
+        #: A signal has asked for it while a loader was read; it follows when that is over.
+        self._is_due = False
         #: The rehearsal, its output, and what has come of it.
-        self.pid: int | None = None
+        self._pid: int | None = None
         self._output_fd = -1
         self._output = b""
+        #: Rehearsals that were killed and have not been reaped: their ends are nobody else's, also if another has begun meanwhile.
+        self._given_up: set[int] = set()
+
+    @property
+    def pids(self) -> frozenset[int]:
+        """Every rehearsal that has not been reaped."""
+        return frozenset(self._given_up if self._pid is None else {*self._given_up, self._pid})
 
     @property
     def is_running(self) -> bool:
@@ -116,6 +125,19 @@ class Reexec:
         except (OSError, MemoryError) as error:
             self._fail(f"its rehearsal could not be started: {_what_failed(error)}")
 
+    def begin_by_signal(self) -> None:
+        """Begin, or have it follow what a loader is read for; nobody is answered, and the log says how it goes."""
+        host = self._host
+        if host.loaders.candidate is not None and host.machine.shutdown is None:
+            if not self._is_due:
+                host.log("LOG", "received SIGUSR2, executing the host anew after the reload, plan or upgrade that is going on")
+            self._is_due = True
+            return
+        try:
+            self.begin()
+        except HostError as error:
+            host.log("ERROR", error.message_primary, error.message_detail, error.message_hint)
+
     def put_off(self, signum: int) -> None:
         """Have a signal taken when this is over."""
         self._put_off.add(signum)
@@ -131,8 +153,12 @@ class Reexec:
 
     def tick(self, now: float) -> None:
         """Go on as far as it goes; called at the end of each turn, when nothing is half done. Does not return if all is ready."""
+        if self._is_due and self._host.loaders.candidate is None:
+            self._is_due = False
+            self.begin_by_signal()
         if self._stage is _Stage.REHEARSING and now >= self._deadline:
-            self._fail(f"its rehearsal did not end within {REHEARSAL_TIMEOUT:g} seconds")
+            self._read(0)
+            self._fail(f"its rehearsal did not end within {REHEARSAL_TIMEOUT:g} seconds", _lines(self._text())[-2000:])
         if self._stage is _Stage.WAITING:
             busy = self._what_is_busy()
             if not busy:
@@ -142,14 +168,15 @@ class Reexec:
         if self._stage is _Stage.PARTING:
             self._see_off(now)
 
-    def rehearsed(self, status: int) -> None:
-        """Take the end of the rehearsal, which has been reaped."""
-        self.pid = None
-        if self._output_fd < 0:
-            return  # it was given up, and killed
+    def rehearsed(self, pid: int, status: int) -> None:
+        """Take the end of a rehearsal, which has been reaped."""
+        if pid in self._given_up:
+            self._given_up.discard(pid)
+            return
+        self._pid = None
         self._read(0)
         self._drop_output()
-        text = self._output.decode("utf-8", "replace").strip()
+        text = self._text()
         last = text.rpartition("\n")[2]
         try:
             said = json.loads(last)
@@ -162,6 +189,9 @@ class Reexec:
             self._fail(f"its rehearsal failed: {printable(str(said['error']))[:300]}", _lines(str(said.get("detail", "")))[-2000:])
         else:
             self._fail(f"its rehearsal failed: {printable(last)[:300] or describe_status(status)}", _lines(text)[-2000:])
+
+    def _text(self) -> str:
+        return self._output.decode("utf-8", "replace").strip()
 
     # -- the stages ------------------------------------------------------------------
 
@@ -186,7 +216,7 @@ class Reexec:
             read_fd, write_fd = os.pipe()
             try:
                 with _inheritable({*baggage.packed, state_fd}):
-                    self.pid = _spawn_rehearsal(state_fd, write_fd)
+                    self._pid = _spawn_rehearsal(state_fd, write_fd)
             except BaseException:
                 os.close(read_fd)
                 raise
@@ -234,6 +264,8 @@ class Reexec:
             return "a loader is still on its way out"
         if self._host.database is not None and self._host.database.openings.has_open:
             return "a database is open for a worker's login"
+        if self._given_up:
+            return f"a rehearsal that was given up (PID {min(self._given_up)}) has not ended yet"
         return ""
 
     def _part(self, now: float) -> None:
@@ -295,8 +327,10 @@ class Reexec:
         """Stay as it was: the helpers come back, and whoever asked is told."""
         host, was = self._host, self._stage
         self._stage = _Stage.IDLE
-        if self.pid is not None:
-            reap.signal_child(self.pid, signal.SIGKILL)
+        if self._pid is not None:
+            reap.signal_child(self._pid, signal.SIGKILL)
+            self._given_up.add(self._pid)
+            self._pid = None
         if self._output_fd >= 0:
             self._drop_output()
         error = HostError(

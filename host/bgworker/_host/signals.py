@@ -9,7 +9,6 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from bgworker._core.states import ShutdownMode
-from bgworker.errors import HostError
 
 if TYPE_CHECKING:
     from bgworker._host.host import Host
@@ -36,10 +35,8 @@ def take(host: Host, signals: set[int]) -> None:
         else:
             host.reload()
     if signal.SIGUSR2 in signals:
-        try:
-            host.reexec.begin()
-        except HostError as error:
-            host.log("ERROR", error.message_primary, error.message_detail, error.message_hint)
+        # A reload that came with it goes first, whichever was sent first: of two signals the kernel tells no order.
+        host.reexec.begin_by_signal()
 
 
 def _is_dead_terminal(fd: int) -> bool:

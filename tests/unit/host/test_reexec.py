@@ -84,7 +84,7 @@ def test_traceback_of_a_rehearsal_keeps_its_lines(told: Any) -> None:
     execution._output_fd, write_fd = os.pipe()
     os.write(write_fd, json.dumps({"error": "E: no\n", "detail": "Traceback:\n  File x\nE: \x1b[2Jno\n"}).encode())
     os.close(write_fd)
-    execution.rehearsed(1 << 8)
+    execution.rehearsed(17, 1 << 8)
     _level, message, detail, _hint = told.entries[0]
     assert message == "could not execute the host anew: its rehearsal failed: E: no?"
     assert detail == "Traceback:\n  File x\nE: ?[2Jno\nEverything runs on as it was."
@@ -144,3 +144,52 @@ def test_state_that_cannot_be_written_costs_the_execution_alone(
     assert not execution.is_running
     assert os.listdir("/proc/self/fd") == before
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+
+
+def test_rehearsal_that_was_given_up_is_known_until_it_is_reaped(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks again before a killed rehearsal is reaped gets one of their own, and no exit is taken for anybody else's."""
+    started = iter((101, 102))
+    killed: list[int] = []
+    monkeypatch.setattr(reexec.document, "carry", lambda host, baggage: {})
+    monkeypatch.setattr(reexec, "_spawn_rehearsal", lambda state_fd, output_fd: next(started))
+    monkeypatch.setattr(reexec.reap, "signal_child", lambda pid, signum: killed.append(pid))
+    told.loaders.is_busy = False
+    execution, asker = reexec.Reexec(told), Asker()
+    execution.begin(asker, 1)  # type: ignore[arg-type]
+    assert execution.pids == {101}
+    execution.tick(execution.next_deadline() or 0.0)
+    assert asker.refusals == ["could not execute the host anew: its rehearsal did not end within 30 seconds"]
+    assert (killed, execution.is_running) == ([101], False)
+    execution.begin(asker, 2)  # type: ignore[arg-type]
+    assert execution.pids == {101, 102}
+    monkeypatch.setattr(execution, "_output", b'{"version": "9"}')
+    execution.rehearsed(102, 0)
+    execution.tick(0.0)
+    assert execution._stage is reexec._Stage.WAITING, "the next program would not know whose exit comes"
+    execution.rehearsed(101, 9)
+    assert execution.pids == frozenset()
+    assert execution.is_running
+    assert execution._what_is_busy() == ""
+
+
+def test_signal_waits_for_a_reload(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGUSR2 while a loader is read is said once, and is taken when that is over, also if a shutdown has ended it."""
+    begun: list[str] = []
+    told.loaders.candidate = object()
+    execution = reexec.Reexec(told)
+    monkeypatch.setattr(execution, "_rehearse", lambda: begun.append("rehearsal"))
+    for _ in range(2):
+        execution.begin_by_signal()
+    execution.tick(0.0)
+    assert begun == []
+    assert [entry[0] for entry in told.entries] == ["LOG"]
+    told.loaders.candidate = None
+    execution.tick(0.0)
+    execution.tick(0.0)
+    assert begun == ["rehearsal"]
+    told.loaders.candidate = object()
+    execution.begin_by_signal()
+    told.loaders.candidate, told.machine.shutdown = None, "fast"
+    execution.tick(0.0)
+    assert told.entries[-1][1] == "could not execute the host anew: it is shutting down"
+    assert begun == ["rehearsal"]
