@@ -85,7 +85,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     # At most a second's count of notifications that were not told.
     "_host/notify_events.py NotifyEvents": ("", "_callers _clock _second _told _untold"),
     "_host/openings.py Openings": ("_asked", "_send _numbers"),
-    "_host/output.py Output": ("_attached _loader_pipes _rests records", "_configuration collector"),
+    "_host/output.py Output": ("_attached _loader_pipes _rests _lost records", "_configuration collector"),
     "_host/output.py _Attached": ("process worker is_static end", ""),
     "_host/program_notices.py ProgramNotices": ("_socket _bound_fd", "_loop _processes _activities _on_message _log _said path"),
     "_host/records.py Records": ("_waiting _lost", "_send"),

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -273,6 +274,28 @@ def test_no_line_is_lost(bgworker_host: Callable[..., RunningHost], tmp_path: Pa
     count = int(re.findall(r"the last is (\d+)", text)[0])
     numbers = [int(number) for number in re.findall(r" printer: (\d+) x{100} end of \1$", text, re.MULTILINE)]
     assert numbers == list(range(1, count + 1))
+
+
+def test_lines_that_were_lost_are_told_afterwards(bgworker_host: Callable[..., RunningHost]) -> None:
+    """T23: lines that a collector could not write are counted in their file by the one that follows an execution."""
+    talks = (
+        "from bgworker import worker\n\ndef main(arg):\n"
+        "    worker.unblock_signals()\n    for _ in worker.latch_loop():\n        print('it talks')\n"
+    )
+    host = bgworker_host("[host]\nmax_worker_processes = 4\n" + a_worker("talker", "main").replace("mods", "talks"), talks=talks)
+    pid = host.wait_for_worker("talker")["pid"]
+    os.kill(pid, signal.SIGUSR1)
+    host.wait_until(lambda: "it talks" in host.log("talker"), "it is heard")
+    place = host.data_directory / "log" / "workers"
+    shutil.rmtree(place)
+    place.write_text("in the way")
+    os.kill(pid, signal.SIGUSR1)
+    host.wait_until(lambda: "could not write file" in host.output.read_text(), "a line is lost")
+    reexec(host)
+    place.unlink()
+    os.kill(pid, signal.SIGUSR1)
+    host.wait_until(lambda: host.log("talker").count("\n") >= 2, "it is told")
+    assert re.fullmatch(r".*WARNING:  [1-9][0-9]* lines? lost: Not a directory\n.* talker: it talks\n", host.log("talker"))
 
 
 HOLDER = """

@@ -71,6 +71,11 @@ class AppendFile:
         self._retry_at = 0.0
 
     @property
+    def place(self) -> str:
+        """Where the file is in the data directory; what another collector knows it by."""
+        return "/".join((*self._parts, self.name))
+
+    @property
     def path(self) -> str:
         """Where the file is; for messages."""
         return os.path.join(self._data_directory, *self._parts, self.name)
@@ -96,6 +101,10 @@ class AppendFile:
             return False
         self.lost = 0
         return True
+
+    def resume(self, lost: int, reason: str) -> None:
+        """Have lines told of that an earlier collector has lost; they come before whatever is written next."""
+        self.lost, self.reason = self.lost + lost, reason
 
     def settle(self) -> None:
         """Try once more to say what was lost; at the end."""

@@ -64,6 +64,11 @@ class History:
         """Why writing failed last."""
         return self._file.reason
 
+    @property
+    def file(self) -> AppendFile:
+        """The file, for what is known of lost records."""
+        return self._file
+
     def reopen(self) -> None:
         """Open the file by its name at the next record."""
         self._file.close()

@@ -21,7 +21,7 @@ from bgworker._collector.json_lines import JsonFormat
 from bgworker._collector.lives import Lives
 from bgworker._collector.oom import OomCounter
 from bgworker._collector.plain import PlainFormat
-from bgworker._collector.sinks import Sinks
+from bgworker._collector.sinks import Sinks, Unsaid, unsaid_of
 from bgworker._collector.standard_error import StandardError
 from bgworker._collector.streams import Life
 from bgworker.errors import ProtocolError
@@ -65,6 +65,7 @@ class Collector:
         self._oom = OomCounter()
         self._stderr = StandardError(self._lost_notice)
         self._sinks, self._history = self._make_sinks(configuration)
+        self._resume_lost(configuration.get("lost") or ())
         self._selector = selectors.DefaultSelector()
         self._selector.register(channel, selectors.EVENT_READ, self._receive)
         self._selector.register(channel.lifeline_fd, selectors.EVENT_READ, self._host_died)
@@ -98,6 +99,23 @@ class Collector:
         self._sinks.close()
         self._history.settle()
         self._sinks.flush_stderr()
+        if self._is_handing_over:
+            self._hand_over_lost()
+
+    def _hand_over_lost(self) -> None:
+        """Tell the host what was lost and could not be written down to the last; the next collector says it."""
+        lost = self._sinks.unsaid()
+        if self._history.file.lost:
+            lost.append(unsaid_of(self._history.file))
+        if lost:
+            self._channel.send({"type": "lost", "lines": lost})
+
+    def _resume_lost(self, lost: Iterable[Unsaid]) -> None:
+        for each in lost:
+            if each["place"] == self._history.file.place:
+                self._history.file.resume(each["count"], each["reason"])
+            else:
+                self._sinks.resume(each)
 
     def _is_done(self) -> bool:
         if self._is_stopping:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Final
+from typing import Final, TypedDict
 
 from bgworker._collector.files import AppendFile, Rotation
 from bgworker._collector.json_lines import JsonFormat
@@ -22,6 +22,20 @@ from bgworker._collector.streams import Life
 _LAST_LINES_TIMEOUT: Final = 1.0
 #: Seconds after which a fact of the host has waited for a collector, not just been on its way.
 _LATE: Final = 1.0
+
+
+class Unsaid(TypedDict):
+    """Lines that were lost, and that nobody was told of."""
+
+    #: The file in the data directory; empty for standard error.
+    place: str
+    count: int
+    reason: str
+
+
+def unsaid_of(file: AppendFile) -> Unsaid:
+    """Return what a file could not say."""
+    return {"place": file.place, "count": file.lost, "reason": file.reason}
 
 
 class Sinks:
@@ -95,11 +109,15 @@ class Sinks:
             self._stderr.write(record)
 
     def _append_to_worker_file(self, life: Life, record: bytes) -> None:
-        file = self._worker_files.get(life.file_name)
-        if file is None:
-            file = AppendFile(self._data_directory, WORKERS_DIRECTORY, life.file_name, self.lost_notice, self._rotation)
-            self._worker_files[life.file_name] = file
+        file = self._worker_file(life.file_name)
         self.note_outcome(file.append(record), file.path, file.reason)
+
+    def _worker_file(self, name: str) -> AppendFile:
+        file = self._worker_files.get(name)
+        if file is None:
+            file = AppendFile(self._data_directory, WORKERS_DIRECTORY, name, self.lost_notice, self._rotation)
+            self._worker_files[name] = file
+        return file
 
     def lost_notice(self, count: int, reason: str) -> bytes:
         """Return the line that says how many lines were lost, and why."""
@@ -140,6 +158,22 @@ class Sinks:
         for file in (self._host_file, *self._worker_files.values()):
             file.settle()
             file.close()
+
+    def unsaid(self) -> list[Unsaid]:
+        """Return which lines were lost and could not be told of, at the very end; another collector may be able to."""
+        files = [unsaid_of(file) for file in (self._host_file, *self._worker_files.values()) if file.lost]
+        count, reason = self._stderr.unsaid()
+        return [*files, {"place": "", "count": count, "reason": reason}] if count else files
+
+    def resume(self, lost: Unsaid) -> None:
+        """Tell, with the next line of the same place, what a collector before this one could not."""
+        directory, _, name = lost["place"].rpartition("/")
+        if not lost["place"]:
+            self._stderr.resume(lost["count"], lost["reason"])
+        elif directory == "/".join(WORKERS_DIRECTORY):
+            self._worker_file(name).resume(lost["count"], lost["reason"])
+        elif lost["place"] == self._host_file.place:
+            self._host_file.resume(lost["count"], lost["reason"])
 
     def flush_stderr(self) -> None:
         """Give stderr's reader its last chance; at the end."""

@@ -123,6 +123,15 @@ class StandardError:
             self.write(b"")
             self._wait_for_reader(timeout)
 
+    def unsaid(self) -> tuple[int, str]:
+        """Return how many lines nobody has got and was told of, and why; after ``settle``, for another collector."""
+        count = self._lost + sum(block.count(b"\n") for block in self._queue)
+        return count, self._reason or "standard error is not read"
+
+    def resume(self, lost: int, reason: str) -> None:
+        """Have lines told of that an earlier collector has lost."""
+        self._lost, self._reason = self._lost + lost, reason
+
     def _wait_for_reader(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         poll = select.poll()

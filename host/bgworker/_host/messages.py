@@ -40,6 +40,7 @@ _SHAPES: Final[dict[str, dict[str, Any]]] = {
     # collector
     "eof": {"life": str},
     "rest": {"life": str, "pipes": list, "errors": str, "is_exited": bool},
+    "lost": {"lines": list},
     "tail": {"life": str},
 }  # fmt: skip
 #: What the lists among them hold: texts, or objects with at least these keys.
@@ -47,6 +48,7 @@ _ELEMENTS: Final[dict[str, dict[str, Any] | None]] = {
     "errors": {}, "workers": {"worker": dict}, "rejected": {"bgw_name": str, "error": str},
     "broken_plugins": {"name": str, "error": str},
     "pipes": {"rest": str, "is_continued": bool},
+    "lines": {"place": str, "count": int, "reason": str},
     "warnings": None, "python_path": None, "preloaded": None, "plugins": None, "channels": None,
 }  # fmt: skip
 

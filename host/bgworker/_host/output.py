@@ -69,6 +69,8 @@ class Output:
         self._loader_pipes = tuple(pipes) if pipes is not None else (*os.pipe(), *os.pipe())
         #: What a collector that has handed over had read of each life, and not written.
         self._rests: dict[str, Message] = {}
+        #: What it had lost and could not say.
+        self._lost: list[dict[str, Any]] = []
         self.collector = HelperProcess(
             loop,
             "collector",
@@ -116,6 +118,7 @@ class Output:
             "pipes": [baggage.pack(fd) for fd in self._loader_pipes],
             "attached": [[life, attached.carry()] for life, attached in self._attached.items()],
             "rests": self._rests,
+            "lost": self._lost,
             "records": self.records.carry(),
         }
 
@@ -134,6 +137,7 @@ class Output:
             worker = worker_from_dict(each["worker"])
             self._attached[life] = _Attached(processes[life], worker, bool(each["is_static"]), each["end"])
         self._rests = dict(carried["rests"])
+        self._lost = list(carried["lost"])
         self.records.resume(carried["records"])
 
     def close(self) -> None:
@@ -142,7 +146,8 @@ class Output:
             os.close(fd)
 
     def _configure(self) -> None:
-        self.collector.send(self._configuration)
+        lost, self._lost = self._lost, []
+        self.collector.send({**self._configuration, "lost": lost})
         self.collector.send(
             {
                 "type": "attach", "life": "loader", "bgw_name": "loader", "bgw_type": "loader",
@@ -183,6 +188,9 @@ class Output:
             attached = self._attached.get(message["life"])
             if attached is not None and message["is_exited"]:
                 attached.end = ""  # it is written, and only the pipes are not at their end
+
+        elif message["type"] == "lost":
+            self._lost = message["lines"]
 
     def _exited(self, status: int | None) -> None:
         if self.collector.is_wanted and not self.collector.is_parting and status is not None:

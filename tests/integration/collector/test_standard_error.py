@@ -148,6 +148,30 @@ def test_stuck_reader_stops_nobody(start_host: Callable[..., HostEnd], pipe: Pip
     assert b" lines lost: standard error is not read\n" in received
 
 
+def test_stuck_reader_is_told_by_the_next_collector(start_host: Callable[..., HostEnd], pipe: Pipe) -> None:
+    """What a collector that hands over could not give to a reader that is stuck the next one counts to it."""
+    first = start_host(log="stderr", stderr=pipe.write_fd)
+    worker = first.attach("w")
+    worker.out(b"%s\n" % (b"x" * 99) * 1500)
+    first.exited(worker)
+    first.send({"type": "hand_over"})
+    (lost,) = first.expect("lost")["lines"]
+    assert first.process.wait(PATIENCE) == 0
+    assert lost == {"place": "", "count": lost["count"], "reason": "standard error is not read"}
+    second = start_host(log="stderr", stderr=pipe.write_fd, lost=[lost])
+    pipe.close_writer()
+    received = bytearray()
+    reading = threading.Thread(target=lambda: received.extend(read_all(pipe.read_fd)))
+    reading.start()
+    second.log_fact("next")
+    assert second.stop() == 0
+    reading.join(PATIENCE)
+    lines = bytes(received).splitlines()
+    # The last line that the reader had begun to take is torn: it is none that was taken.
+    assert sum(line.endswith(b" w: " + b"x" * 99) for line in lines) + lost["count"] == 1500
+    assert b"%d lines lost: standard error is not read" % lost["count"] in received
+
+
 def test_reader_that_has_gone_stops_nobody(start_host: Callable[..., HostEnd], pipe: Pipe) -> None:
     """When stderr's reader has gone, the files are written and the collector lives."""
     host = start_host(log="both", stderr=pipe.write_fd)

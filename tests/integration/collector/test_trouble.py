@@ -131,6 +131,46 @@ def test_file_size_limit_is_survived(data_directory: Path, start_host: Callable[
     assert host.stop() == 0
 
 
+def test_what_was_lost_is_handed_over(data_directory: Path, start_host: Callable[..., HostEnd]) -> None:
+    """T23: what a collector that hands over could not tell of lost lines the next one tells, each file its own."""
+    first = start_host(data_directory, stderr=subprocess.DEVNULL)
+    worker = first.attach("w")
+    worker.out(b"before\n")
+    first.log_fact("before")
+    first.send({"type": "history", "record": {"event": "before"}})
+    first.sync()
+    wait_until(lambda: log_of(first) == ["w: before"], "the line is written")
+    resource.prlimit(first.process.pid, resource.RLIMIT_FSIZE, (10, 10))
+    worker.out(b"lost\n" * 3)
+    wait_until(worker.is_drained, "the collector reads")
+    for _ in range(2):
+        first.log_fact("lost")
+    first.send({"type": "history", "record": {"event": "lost"}})
+    first.sync()
+    first.send({"type": "hand_over"})
+    lost = first.expect("lost")["lines"]
+    assert first.process.wait(20) == 0
+    reason = {"reason": "File too large"}
+    assert lost == [
+        {"place": "log/host.log", "count": 2, **reason},
+        {"place": "log/workers/w.log", "count": 3, **reason},
+        {"place": "history.jsonl", "count": 1, **reason},
+    ]
+    second = start_host(data_directory, lost=lost)
+    second.attach_again(worker)
+    worker.out(b"after\n")
+    second.exited(worker)
+    assert second.stop() == 0
+
+    def told(*parts: str) -> list[str]:
+        return [line.partition("] ")[2] for line in data_directory.joinpath("log", *parts).read_text().splitlines()]
+
+    assert told("workers", "w.log") == ["w: before", "WARNING:  3 lines lost: File too large", "w: after"]
+    assert told("host.log") == ["LOG:  before", "WARNING:  2 lines lost: File too large"]
+    records = [json.loads(line) for line in (data_directory / "history.jsonl").read_text().splitlines()]
+    assert [(record["event"], record.get("count")) for record in records] == [("before", None), ("records_lost", 1)]
+
+
 def test_removed_directory_comes_back(host: HostEnd) -> None:
     """T23: a log directory that somebody removed is made again, and the next line is in it."""
     worker = host.attach("w")
