@@ -179,3 +179,30 @@ def test_client_that_has_gone_is_forgotten(make_host: MakeHost) -> None:
         host.wait_until(lambda: host.finished("job"), "it is over")
         host.wait_until(lambda: len(list(folder.iterdir())) <= before, "its descriptors are closed")
         client.ping()
+
+
+def test_client_is_told_after_an_execution(host: RunningHost, signals: list[int]) -> None:
+    """C13: T80: a client that is notified of a worker is so by the host that has executed itself anew, and by the one after it."""
+    with host.client() as client:
+        handle = client.register_dynamic_background_worker(job(os.getpid()))
+        host.wait_until(lambda: len(signals) == 1, "the start is told")
+        for _ in range(2):
+            client.reexec()
+            assert len(signals) == 1, "an execution is no news"
+        handle.terminate()
+        handle.wait_for_shutdown(30)
+        host.wait_until(lambda: len(signals) == 2, "the exit is told")
+        assert "is not notified" not in host.log()
+
+
+def test_worker_is_told_after_an_execution(host: RunningHost, tmp_path: Path) -> None:
+    """C13: T80: a worker that sleeps on its latch is woken by the exit of its child also after the host has executed itself anew."""
+    path = tmp_path / "said"
+    with host.client() as client:
+        parent = BackgroundWorker(bgw_name="parent", bgw_library_name="tasks", bgw_function_name="parent", bgw_main_arg=str(path))
+        client.register_dynamic_background_worker(parent)
+        host.wait_for_worker("job")
+        host.wait_until(lambda: path.exists() and path.read_text().endswith("STARTED "), "the parent knows that it runs")
+        client.reexec()
+        client.terminate("job")
+        host.wait_until(lambda: path.read_text().endswith("STOPPED "), "the parent knows that it is over")
