@@ -87,7 +87,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "_host/openings.py Openings": ("_asked", "_send _numbers"),
     "_host/output.py Output": ("_attached _loader_pipes _rests _lost records", "_configuration collector"),
     "_host/output.py _Attached": ("process worker is_static end", ""),
-    "_host/program_notices.py ProgramNotices": ("_socket _bound_fd", "_loop _processes _activities _on_message _log _said path"),
+    "_host/program_notices.py ProgramNotices": ("_socket _bound", "_loop _processes _activities _on_message _log _said path"),
     "_host/records.py Records": ("_waiting _lost", "_send"),
     # Nothing is executed while a loader is read, or a rehearsal that was given up has not been reaped.
     "_host/reexec.py Reexec": (

@@ -196,7 +196,7 @@ def test_client_is_told_after_an_execution(host: RunningHost, signals: list[int]
 
 
 def test_worker_is_told_after_an_execution(host: RunningHost, tmp_path: Path) -> None:
-    """C13: T80: a worker that sleeps on its latch is woken by the exit of its child also after the host has executed itself anew."""
+    """C13: T80: a worker that sleeps on its latch is woken by the exit of its child after the host has executed itself anew."""
     path = tmp_path / "said"
     with host.client() as client:
         parent = BackgroundWorker(bgw_name="parent", bgw_library_name="tasks", bgw_function_name="parent", bgw_main_arg=str(path))

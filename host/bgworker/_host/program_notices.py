@@ -35,6 +35,8 @@ _LONGEST_PATH: Final = 107
 _MAX_BYTES: Final = 4096
 #: Read in one turn of the loop; the rest is read in the next one.
 _MAX_PER_TURN: Final = 64
+#: Read of a socket that has lost its name, at most, so that those who wait for room in its queue get in.
+_MAX_AT_END: Final = 1024
 #: Longest status that is kept, in characters.
 _MAX_STATUS: Final = 200
 _CREDENTIALS: Final = struct.Struct("iII")
@@ -72,14 +74,15 @@ class ProgramNotices:
         self._log = log
         #: What the log was told last; nothing is said twice in a row.
         self._said = ""
-        #: What the name leads to, held so that nothing else gets its inode number while we compare.
-        self._bound_fd = -1
+        #: Device and inode that the name led to when it was made. A bound socket holds its inode: nothing else gets the number.
+        self._bound: tuple[int, int] = (0, 0)
         #: What a program finds in NOTIFY_SOCKET; empty where there is no such socket.
         self.path = f"{data_directory}/{RUN_NAME}/{NOTIFY_NAME}"
         self._socket: socket.socket | None = None
         if carried is not None and baggage is not None and carried:
-            fd, self._bound_fd = map(baggage.unpack, carried)
-            self._socket = socket.socket(fileno=fd)
+            fd, device, inode = carried
+            self._bound = (int(device), int(inode))
+            self._socket = socket.socket(fileno=baggage.unpack(fd))
             self._socket.setblocking(False)
             loop.add(self._socket, selectors.EVENT_READ, self._read)
             return
@@ -91,20 +94,24 @@ class ProgramNotices:
             if stat.S_ISSOCK(os.lstat(self.path).st_mode):
                 os.unlink(self.path)
         try:
-            self._bind()
+            self._socket = self._bind()
         except OSError as error:
             raise ConfigurationError(
                 f'could not create socket "{self.path}": {error.strerror or error}',
                 "Programs say there that they are ready. What is there and is no socket of a dead host is left untouched.",
             ) from None
+        loop.add(self._socket, selectors.EVENT_READ, self._read)
 
     def renew(self) -> None:
-        """Make the name again if it is gone; what stands in its place and is not ours is left alone. Never raises."""
+        """Make the name again if it is gone; what stands in its place and is not ours is left alone. Never raises.
+
+        Called when a name in the directory has come or gone, at a reload, and before a program that needs the name is
+        executed: a try that has failed is made again then, and not by the clock.
+        """
         if self._socket is None or self._is_there():
             return
-        self._read(0)  # what was said before
         try:
-            self._bind()
+            fresh = self._bind()
         except OSError as error:
             if (reason := error.strerror or str(error)) != self._said:
                 self._said = reason
@@ -112,12 +119,16 @@ class ProgramNotices:
                 hint = "Move away what is there: the host then makes the socket again."
                 self._log("WARNING", f'socket "{self.path}" is gone and could not be made again: {reason}', detail, hint)
             return
+        former, self._socket = self._socket, fresh
+        self._loop.remove(former)
+        self._loop.add(fresh, selectors.EVENT_READ, self._read)
+        self._end(former)
         self._said = ""
         self._log("LOG", f'socket "{self.path}" was removed and is made again', "", "")
 
     def carry(self, baggage: Baggage) -> list[int]:
         """Return the socket, if there is one; what programs have said meanwhile waits in it."""
-        return [] if self._socket is None else [baggage.pack(self._socket.fileno()), baggage.pack(self._bound_fd)]
+        return [] if self._socket is None else [baggage.pack(self._socket.fileno()), *self._bound]
 
     def close(self) -> None:
         """Stop listening and remove the name, if it is still ours."""
@@ -125,57 +136,69 @@ class ProgramNotices:
             if self._is_there():
                 with contextlib.suppress(OSError):
                     os.unlink(self.path)
-            self._let_go()
+            self._loop.remove(self._socket)
+            self._socket.close()
             self._socket = None
 
     def _is_there(self) -> bool:
         """Whether the name leads to our socket."""
         try:
-            return os.path.samestat(os.lstat(self.path), os.fstat(self._bound_fd))
+            found = os.lstat(self.path)
         except OSError:
             return False
+        return (found.st_dev, found.st_ino) == self._bound
 
-    def _let_go(self) -> None:
-        if self._socket is not None:
-            self._loop.remove(self._socket)
-            self._socket.close()
-            os.close(self._bound_fd)
-
-    def _bind(self) -> None:
-        """Listen on the name, on a new socket.
+    def _bind(self) -> socket.socket:
+        """Return a new socket of the name. Once the name is made nothing can fail: it would stand in its own way afterwards.
 
         Raises:
-            OSError: The name is taken, or cannot be made.
+            OSError: The name is taken, or cannot be made, or was removed at once.
         """
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         # Root's workers may have users of their own. Who else could write here is not listened to.
-        mode = 0o666 if os.geteuid() == 0 else 0o600
+        mask = 0o111 if os.geteuid() == 0 else 0o177
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            os.fchmod(listener.fileno(), mode)
-            listener.bind(self.path)
-            os.chmod(self.path, mode)
-            bound_fd = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            before = os.umask(mask)  # the host has one thread
+            try:
+                listener.bind(self.path)
+            finally:
+                os.umask(before)
+            found = os.lstat(self.path)
         except OSError:
             listener.close()
             raise
-        self._let_go()
-        self._socket, self._bound_fd = listener, bound_fd
-        self._loop.add(listener, selectors.EVENT_READ, self._read)
+        self._bound = (found.st_dev, found.st_ino)
+        return listener
+
+    def _end(self, former: socket.socket) -> None:
+        """Take everything that was said to a socket that has lost its name, and close it."""
+        # Who waits for room in its queue goes on there, or finds the new one by the name once this one is closed.
+        self._take_some(former, _MAX_AT_END)
+        # Who comes in between is told so, by EPIPE: nothing that was taken is thrown away unread.
+        former.shutdown(socket.SHUT_RD)
+        while self._take_some(former, _MAX_PER_TURN):
+            pass
+        former.close()
 
     def _read(self, _events: int) -> None:
         assert self._socket is not None
-        for _ in range(_MAX_PER_TURN):
+        self._take_some(self._socket, _MAX_PER_TURN)
+
+    def _take_some(self, listener: socket.socket, limit: int) -> bool:
+        """Take what has been said, so many datagrams at most; return whether there may be more."""
+        for _ in range(limit):
             try:
                 # Room for the sender alone: the kernel closes descriptors that do not fit.
-                data, ancillary, flags, _ = self._socket.recvmsg(_MAX_BYTES, socket.CMSG_LEN(_CREDENTIALS.size))
+                data, ancillary, flags, _ = listener.recvmsg(_MAX_BYTES, socket.CMSG_LEN(_CREDENTIALS.size))
             except OSError:
-                return
+                return False
             if flags & socket.MSG_TRUNC:
                 continue
             for level, kind, payload in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, getattr(socket, "SCM_CREDENTIALS", None)):
                     self._take(_CREDENTIALS.unpack(payload)[0], data)
+        return True
 
     def _take(self, pid: int, data: bytes) -> None:
         process = self._processes.get(pid) or self._session_of(pid)
@@ -198,6 +221,9 @@ class ProgramNotices:
         """Return what a program that is about to be executed is to find in NOTIFY_SOCKET; its last life's status goes."""
         if process.worker.command is None or not process.worker.says_when_ready:
             return ""
+        if self._socket is not None and not self._is_there():
+            # Not now: what was said before would be taken in the middle of a birth. It is there long before the program is.
+            self._loop.soon(self.renew)
         self._show(process, "")
         return self.path
 

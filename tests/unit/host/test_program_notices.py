@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
 import os
 import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from bgworker._baggage import Baggage
+from bgworker._host import program_notices
 from bgworker._host.program_notices import ProgramNotices
 from bgworker._loop import Loop
 from bgworker._shm.layout import read_activity
@@ -158,3 +164,107 @@ def test_a_name_that_was_removed(bench: Bench) -> None:
     assert bench.logged[1:] == [f'socket "{place}" is gone and could not be made again: Address already in use']
     bench.notices.close()
     assert place.read_text() == "precious"
+
+
+def refuse(number: int, *_arguments: object) -> Any:
+    """Fail as the kernel does."""
+    raise OSError(number, os.strerror(number))
+
+
+def test_name_that_could_not_be_made_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a program is to use it, with one warning in between; a failure leaves nothing in the way and no descriptor."""
+    process = bench.process(os.getpid())
+    os.unlink(bench.notices.path)
+    descriptors = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as patch:
+        # Nothing of this is needed once the name is made; where it was, a failure left a name that nobody listened to.
+        for name in ("chmod", "open", "fstat"):
+            patch.setattr(os, name, lambda *arguments: refuse(errno.EMFILE))
+        patch.setattr(socket, "socket", lambda *arguments: refuse(errno.EMFILE))
+        for _ in range(3):
+            assert bench.notices.begin(process) == bench.notices.path
+            bench.loop.turn(0.0)
+    assert bench.logged == [f'socket "{bench.notices.path}" is gone and could not be made again: Too many open files']
+    assert os.listdir("/proc/self/fd") == descriptors
+    assert not os.path.lexists(bench.notices.path)
+    with monkeypatch.context() as patch:
+        for name in ("chmod", "open", "fstat"):
+            patch.setattr(os, name, lambda *arguments: refuse(errno.EMFILE))
+        bench.notices.begin(process)
+        bench.loop.turn(0.0)
+    assert bench.logged[1:] == [f'socket "{bench.notices.path}" was removed and is made again']
+    bench.send(b"READY=1")
+    assert bench.said == [(process, {"type": "ready"})]
+
+
+def test_nothing_that_was_said_before_is_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue that is longer than one turn reads is read to its end before the socket that lost its name is closed."""
+    monkeypatch.setattr(program_notices, "_MAX_PER_TURN", 2)
+    monkeypatch.setattr(program_notices, "_MAX_AT_END", 3)
+    bench.process(os.getpid())
+    said = 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while said < 9:  # unix(7): a queue holds ten at least
+                sender.sendto(b"READY=1", bench.notices.path)
+                said += 1
+    assert said == 9
+    os.unlink(bench.notices.path)
+    bench.notices.renew()
+    assert len(bench.said) == said
+
+
+def test_sender_that_waits_for_room_finds_the_new_socket(bench: Bench) -> None:
+    """Who was held up by a full queue when the name went loses no word, whichever of the two sockets takes it."""
+    bench.process(os.getpid())
+    count = 500
+
+    def send() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            for _ in range(count):
+                # Whoever is told that it did not arrive has lost nothing.
+                with contextlib.suppress(FileNotFoundError, BrokenPipeError, ConnectionRefusedError):
+                    sender.sendto(b"READY=1", bench.notices.path)
+                    sent.append(1)
+
+    sent: list[int] = []
+    sending = threading.Thread(target=send)
+    sending.start()
+    while sending.is_alive():
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(bench.notices.path)
+        bench.notices.renew()
+        bench.loop.turn(0.0)
+    sending.join()
+    for _ in range(count):
+        bench.loop.turn(0.0)
+    assert len(bench.said) == len(sent)
+
+
+def test_what_is_carried_is_known_again(bench: Bench, tmp_path: Path) -> None:
+    """After an execution of the host the name is known as ours, and what was said meanwhile is read."""
+    process = bench.process(os.getpid())
+    baggage = Baggage()
+    carried = json.loads(json.dumps(bench.notices.carry(baggage)))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"READY=1", bench.notices.path)
+    bench.loop.remove(bench.notices._socket)
+    bench.notices._socket.detach()  # type: ignore[union-attr]
+    bench.notices._socket = None
+    again = ProgramNotices(
+        bench.loop,
+        str(tmp_path),
+        bench.processes,
+        bench.table,
+        lambda p, m: bench.said.append((p, m)),
+        bench.log,
+        carried,
+        Baggage(baggage.packed),
+    )
+    again.renew()
+    bench.loop.turn(0.0)
+    assert bench.said == [(process, {"type": "ready"})]
+    assert bench.logged == []
+    again.close()
+    assert not os.path.lexists(again.path)
