@@ -238,6 +238,27 @@ def test_stop_and_what_is_left_to_say(shop: RunningHost) -> None:
     assert "shut down" in shop.run_cli("logs", "-n", "1", "host").stdout
 
 
+def test_status_of_a_host_that_logged_to_standard_error(make_host: MakeHost) -> None:
+    """What an earlier host has left in files is not taken for the end of the last one, whose log is elsewhere."""
+    worker = '[[worker]]\nbgw_name = "keeper"\ncommand = ["sleep", "1000"]\n'
+    host = make_host("[host]\nmax_worker_processes = 2\n" + worker)
+    host.start()
+    host.wait_for_worker("keeper")
+    assert host.stop() == 0
+    host.config_path.write_text('[host]\nmax_worker_processes = 2\nlog = "stderr"\n' + worker)
+    host.start()
+    host.wait_for_worker("keeper")
+    assert host.process is not None
+    host.process.kill()
+    host.process.wait()
+    status = host.run_cli("status")
+    assert status.returncode == 3
+    assert status.stdout.startswith(f"bgworker  down  {host.data_directory}\nit logged to standard error and to no file: ")
+    assert "was shut down" not in status.stdout
+    said = " ".join(host.run_cli("why", "keeper").stdout.split())
+    assert "It logged to standard error and to no file: why it ended stands where that went." in said
+
+
 def test_logs(shop: RunningHost) -> None:
     """All lines, those of one worker, and those of nobody."""
     assert shop.run_cli("register", "tasks:leave", "--name", "job", "--arg", "0").returncode == 0

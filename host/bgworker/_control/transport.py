@@ -219,16 +219,16 @@ def _not_running(data_directory: str, detail: str) -> HostNotRunning:
 def last_heard_of(data_directory: str) -> str | None:
     """Return when a host that is down last left a trace here, as RFC 3339; None when none ever ran or it cannot be told.
 
-    A host that was killed writes no farewell. Its collector notes the end in log/host.log;
-    without that file, the lock file has the time of the start.
+    A host that was killed writes no farewell. Its collector notes the end in log/host.log; where that is
+    not written, or is an earlier host's, history.jsonl has the last exit, and the lock file the time of the start.
     """
-    for name in ("log/host.log", "host.lock"):
+    changed_at = 0.0
+    for name in ("log/host.log", "history.jsonl", "host.lock"):
         try:
-            changed_at = os.stat(os.path.join(data_directory, name)).st_mtime
+            changed_at = max(changed_at, os.stat(os.path.join(data_directory, name)).st_mtime)
         except OSError:
             continue
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(changed_at))
-    return None
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(changed_at)) if changed_at else None
 
 
 def _silent(data_directory: str, detail: str) -> WaitTimeout:

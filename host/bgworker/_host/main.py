@@ -36,7 +36,9 @@ def run_host(location: Location, configuration: Configuration, config_text: str 
     access = access_for(configuration.host.control_group, configuration.host.control_allow)
     prepare(location.data_directory, access.gid if access is not None else None)
     started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    locks = HostLocks(location.data_directory, {"pid": os.getpid(), "started_at": started_at})
+    log_to = configuration.host.log or default_log_target()
+    # Where the log is says, when this host has gone, whether there is one to read.
+    locks = HostLocks(location.data_directory, {"pid": os.getpid(), "started_at": started_at, "log": log_to})
     prctl.set_child_subreaper()
     host = Host(
         location.data_directory,
@@ -44,7 +46,7 @@ def run_host(location: Location, configuration: Configuration, config_text: str 
         config_text,
         configuration,
         locks,
-        configuration.host.log or default_log_target(),
+        log_to,
         access,
     )
     # After the tables are made: a process that others may not look into cannot reopen its own files either.

@@ -18,9 +18,9 @@ The collector writes these files; its ``names``, ``plain`` and ``json_lines`` sa
 
 from __future__ import annotations
 
-from bgworker._logs.end import last_end
+from bgworker._logs.end import has_no_file, last_end
 from bgworker._logs.history import read_history
 from bgworker._logs.read import Wish, last_host_log, read_lines
 from bgworker._logs.selection import log_files
 
-__all__ = ["Wish", "last_end", "last_host_log", "log_files", "read_history", "read_lines"]
+__all__ = ["Wish", "has_no_file", "last_end", "last_host_log", "log_files", "read_history", "read_lines"]

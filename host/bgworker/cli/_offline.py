@@ -44,9 +44,10 @@ def offline_status(data_directory: str) -> dict[str, Any]:
 
 
 def _last_words(data_directory: str) -> tuple[str | None, str]:
-    from bgworker._logs import last_host_log
+    from bgworker._logs import has_no_file, last_host_log
 
-    found = last_host_log(data_directory)
+    # A log that is there all the same is that of a host before.
+    found = None if has_no_file(data_directory) else last_host_log(data_directory)
     if found is None:
         return None, ""
     when, line = found

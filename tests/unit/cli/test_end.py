@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bgworker._logs import last_end
+from bgworker.cli._offline import offline_status
 
 START = "LOG:  starting bgworker 0.1.0 (PID 17) on data directory /srv/data"
 ESSENTIAL = 'LOG:  shutting down because essential background worker "vital" failed: exit 1: boom; never restarted'
@@ -70,3 +71,22 @@ def test_json_log(tmp_path: Path) -> None:
         "".join(json.dumps(at | {"message": line}, separators=(",", ":")) + "\n" for line in said)
     )
     assert last_end(str(tmp_path)) == "was shut down because the terminal is gone"
+
+
+@pytest.mark.parametrize("facts", ["", "[]", "torn{", '{"pid": 17}', '{"log": "files"}', '{"log": "both"}'])
+def test_host_whose_log_is_a_file(tmp_path: Path, facts: str) -> None:
+    """Only a host that says it writes none is believed to have none; whatever else the lock file holds changes nothing."""
+    write(tmp_path, START, "LOG:  shutting down because of SIGINT", DONE)
+    (tmp_path / "host.lock").write_text(facts)
+    assert last_end(str(tmp_path)) == "was shut down because of SIGINT"
+
+
+@pytest.mark.parametrize("has_older", [False, True])
+def test_host_that_logged_to_standard_error(tmp_path: Path, has_older: bool) -> None:
+    """It is said where its log went; one that an earlier host has left tells nothing of it."""
+    if has_older:
+        write(tmp_path, START, "LOG:  shutting down because of SIGINT", DONE)
+    (tmp_path / "host.lock").write_text('{"pid": 18, "started_at": "2026-02-01T08:00:00Z", "log": "stderr"}\n')
+    assert last_end(str(tmp_path)) == "logged to standard error and to no file: why it ended stands where that went"
+    host = offline_status(str(tmp_path))["host"]
+    assert (host["since"], host["last_words"]) == (None, "")
