@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.integration.stillness import is_asleep
+
 from bgworker._control.protocol import Decoder, Message, decode, encode
 from bgworker._shm.layout import ActivityRecord, InconsistentTable, SlotRecord, read_activity
 from bgworker._shm.table import ActivityTable, SlotTable
@@ -193,9 +195,8 @@ class Life:
         """Wait until the kernel says that the worker sleeps."""
         deadline = Deadline("the worker to sleep")
         while deadline.left:
-            with open(f"/proc/{self.pid}/stat") as stat:
-                if stat.read().rpartition(")")[2].split()[0] == "S":
-                    return
+            if is_asleep(self.pid):
+                return
             os.sched_yield()
 
     def die_as_host(self) -> None:

@@ -7,9 +7,9 @@ import time
 from typing import Any
 
 import pytest
+from tests.integration.stillness import wait_until_still
 from tests.integration.worker.driving import PlayedHost
 from tests.integration.worker.server import Server
-from tests.integration.worker.test_latch import switches
 
 from bgworker import worker
 from bgworker._spec import DATABASE_WORKER_FLAGS
@@ -141,10 +141,7 @@ def test_sleeping_worker_is_never_woken_without_cause(host: PlayedHost) -> None:
     """C23: an async worker that waits for its latch has no period either."""
     life = start(host, "until_cancelled", "latch")
     life.read_until("ready")
-    life.wait_until_asleep()
-    before = switches(life.pid)
-    time.sleep(0.5)  # the property is about the passing of time
-    assert switches(life.pid) == before
+    wait_until_still(life.pid)
 
 
 def test_blocking_faces_name_their_twins(host: PlayedHost) -> None:

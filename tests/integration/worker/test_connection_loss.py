@@ -7,14 +7,13 @@ import signal
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import pytest
+from tests.integration.stillness import wait_until_still
 from tests.integration.worker.driving import Life, PlayedHost
 from tests.integration.worker.server import Server
-from tests.integration.worker.test_latch import switches
 
 from bgworker._spec import DATABASE_WORKER_FLAGS
 
@@ -206,9 +205,6 @@ def test_async_worker_watches_its_idle_socket_without_period(start: Start, funct
     """C23: the watch costs no wake-up, nor does a half-read result make it spin."""
     life = start(function)
     life.wait_for_activity(wait_event=event)
-    life.wait_until_asleep()
-    before = switches(life.pid)
-    time.sleep(0.4)  # the property is about the passing of time
-    assert switches(life.pid) == before
+    wait_until_still(life.pid)
     life.signal(signal.SIGTERM)
     assert life.wait() == 1

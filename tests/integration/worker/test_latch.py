@@ -8,7 +8,8 @@ import signal
 import time
 
 import pytest
-from tests.integration.worker.driving import PlayedHost
+from tests.integration.stillness import switches, wait_until_still
+from tests.integration.worker.driving import Deadline, PlayedHost
 
 from bgworker import worker
 
@@ -101,17 +102,14 @@ def test_sleeping_worker_is_never_woken_without_cause(host: PlayedHost) -> None:
     """C23: a wait has no period: the kernel switches to a sleeping worker not once."""
     life = host.start("wait_for_ever")
     life.read_until("ready")
-    life.wait_until_asleep()
+    wait_until_still(life.pid)
     before = switches(life.pid)
-    time.sleep(0.5)  # the property is about the passing of time
-    assert switches(life.pid) == before
     life.signal(signal.SIGUSR1)
-    life.wait_until_asleep()
-
-
-def switches(pid: int) -> int:
-    with open(f"/proc/{pid}/status") as status:
-        return sum(int(line.split()[1]) for line in status if "ctxt_switches" in line)
+    # It has taken the signal only once it has run; that it sleeps says nothing of that.
+    deadline = Deadline("the worker to run")
+    while switches(life.pid) == before and deadline.left:
+        os.sched_yield()
+    wait_until_still(life.pid)
 
 
 def test_activity_and_wait_event_are_shown(host: PlayedHost) -> None:
@@ -158,10 +156,7 @@ def test_host_that_closes_the_channel_does_not_spin_the_worker(host: PlayedHost)
     life = host.start("wait_for_ever")
     life.read_until("ready")
     life.channel.close()
-    life.wait_until_asleep()
-    before = switches(life.pid)
-    time.sleep(0.3)  # the property is about the passing of time
-    assert switches(life.pid) == before
+    wait_until_still(life.pid)
     life.signal(signal.SIGTERM)
     assert life.wait() == 1
 
