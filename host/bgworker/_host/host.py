@@ -265,10 +265,6 @@ class Host:
             self.update_channels()
         return slot
 
-    def launch_due(self) -> None:
-        """Launch what is due without waiting for the end of the turn."""
-        self.apply(self.machine.tick(time.monotonic()))
-
     def signal(self, pid: int, signum: int, *, whole_session: bool) -> None:
         """Signal a worker that has not been reaped."""
         if pid in self.births.by_pid:

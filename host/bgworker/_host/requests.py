@@ -190,11 +190,8 @@ def register(host: Host, caller: Caller, request_id: Any, params: Params) -> Any
                 return {"handle": f"{slot.slotno}.{slot.generation}"}
     check_after(host, worker)
     slot = host.register(worker, Origin.DYNAMIC, caller)
-    handle = f"{slot.slotno}.{slot.generation}"
-    # The answer first: a worker that is told to begin takes the processor from the host.
-    caller.reply(request_id, {"handle": handle})
-    host.launch_due()
-    return LATER
+    # The turn's end launches it. The answer comes first: a worker that is told to begin takes the processor from the host.
+    return {"handle": f"{slot.slotno}.{slot.generation}"}
 
 
 def terminate(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:

@@ -112,7 +112,7 @@ def _load(channel: HelperChannel, message: Message) -> Catalogue | None:
     _preload_runtime(has_database=catalogue.configuration.database is not None)
     # Everything loaded so far stays for ever: taken out of the collector's sight, its pages stay shared with the clones.
     gc.collect()
-    immortal.keep_everything()
+    immortal.keep_code()
     gc.freeze()
     ready = {"type": "ready", **catalogue.to_message()}
     if problem := _why_unsendable(ready):
@@ -151,17 +151,25 @@ def _serve(channel: HelperChannel, cradle: nursery.Cradle, catalogue: Catalogue)
         while _wait(channel):
             received = deque(channel.receive())
             while received:
-                bunch: list[tuple[Message, list[int]]] = []
-                while received and received[0][0]["type"] == "birth" and len(bunch) < _ANSWERED_TOGETHER:
-                    bunch.append(received.popleft())
-                # Requests come with their descriptors: a clone must not keep those of its siblings.
-                foreign = [*channel.pending_fds(), *(fd for _message, fds in received for fd in fds)]
-                channel.send_all(_give_births(cradle, catalogue, bunch, foreign))
-                if received and received[0][0]["type"] != "birth" and received.popleft()[0]["type"] == "stop":
+                if bunch := _take_births(received):
+                    # Requests come with their descriptors: a clone must not keep those of its siblings.
+                    foreign = [*channel.pending_fds(), *(fd for _message, fds in received for fd in fds)]
+                    channel.send_all(_give_births(cradle, catalogue, bunch, foreign))
+                    continue
+                message, _fds = received.popleft()
+                if message["type"] == "stop":
                     return 0
     except EOFError:
         pass
     return 0
+
+
+def _take_births(received: deque[tuple[Message, list[int]]]) -> list[tuple[Message, list[int]]]:
+    """Take the requests for births that come next, as many as are answered together."""
+    bunch: list[tuple[Message, list[int]]] = []
+    while received and received[0][0]["type"] == "birth" and len(bunch) < _ANSWERED_TOGETHER:
+        bunch.append(received.popleft())
+    return bunch
 
 
 def _give_births(
@@ -185,7 +193,7 @@ def _give_births(
             continue
         if pid == 0:
             plugins = None if message["kind"] == "exec" else catalogue.plugins
-            siblings = [*foreign_fds, *(fd for _message, others in requests if others is not fds for fd in others)]
+            siblings = [*foreign_fds, *(fd for other, others in requests if other is not message for fd in others)]
             nursery.begin_life(cradle, fds, plugins, message["surroundings"], siblings, is_spare=message["kind"] == "spare")
         injection.point("loader.born")
         answers.append({"type": "born", "pid": pid, "birth": message["birth"]})
