@@ -195,7 +195,8 @@ class SlotHistories(SlotModel, RuleBasedStateMachine):
         assert self.machine.carry() == before.carry()
         ours, theirs = vars(self.machine._order), vars(before._order)
         assert all(ours[name] == theirs[name] for name in ("_bearers", "_followers", "_ends"))
-        assert self.machine._first_free <= min([s.slotno for s in self.machine.slots if s.state is SlotState.FREE], default=SLOTS)
+        free = [slot.slotno for slot in self.machine.slots if slot.state is SlotState.FREE]
+        assert self.machine._roster._first_free <= min(free, default=SLOTS)
 
     @staticmethod
     def new_machine(scope: CrashScope) -> SlotMachine:

@@ -2,7 +2,7 @@
 
 Each gets the slot, whose state is still the one before, and the facts of the event; it fills
 in the other fields and returns what the host is to do. They decide nothing that the table or
-``restart`` has decided before. Called by ``slots`` alone.
+``restart`` has decided before. Called by ``roster`` alone; whoever fires an event fills in the facts.
 """
 
 from __future__ import annotations

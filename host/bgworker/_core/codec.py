@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar, Union
 
-from bgworker._core.scope import Segment
 from bgworker._spec import BackgroundWorker, worker_from_dict
 from bgworker.errors import HostError
 
@@ -143,6 +142,5 @@ def _read_record(kind: Any, data: Any) -> Any:
 @cache
 def _hints(kind: Any) -> dict[str, Any]:
     """Return the types of a record's fields."""
-    # What a record imports for its annotations alone, Segment, has to be named here.
-    hints = typing.get_type_hints(kind, localns={"Segment": Segment})
+    hints = typing.get_type_hints(kind)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else hints

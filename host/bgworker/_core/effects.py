@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bgworker._core.exits import Exit
-from bgworker._core.scope import Segment
+from bgworker._core.record import Segment
 from bgworker._core.states import Origin
 from bgworker._spec import BackgroundWorker
 

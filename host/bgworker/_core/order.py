@@ -8,7 +8,7 @@ later ones too, and never again once it is launched; what happens to the others 
     finished   it has ended with success, and is registered no more
 
 A worker that has ended with success has met all three. Of several workers of one name all must meet it.
-Only ``slots`` uses it.
+``roster`` and ``registrations`` tell it of changes; ``conditions`` and ``shutdown`` ask it.
 """
 
 from __future__ import annotations

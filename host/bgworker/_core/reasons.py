@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bgworker._core.record import Slot
-from bgworker._core.states import NEEDED_PHASE, Intent, Origin, Phase
+from bgworker._core.states import Intent, Origin, Phase
 from bgworker._core.timetable import MOST_COUNTED
 
 # Causes: who asked. They are the first half of a reason, and with the exit in brackets the last word on a worker.
@@ -43,11 +43,6 @@ def sentence(reason: str) -> str:
 def join(cause: str, act: str) -> str:
     """Return cause and next act as one reason."""
     return f"{cause}; {act}" if cause else act
-
-
-def needed_phase(slot: Slot) -> Phase:
-    """Return the phase that the slot's worker waits for."""
-    return NEEDED_PHASE[slot.registration.bgw_start_time]
 
 
 def phase_lost(needed: Phase) -> str:

@@ -1,6 +1,7 @@
 """The record of one slot: what the machine knows about it, in the host's private memory.
 
-Who writes what: the functions of ``actions`` and ``slots`` write, the host reads. Nothing
+Who writes what: ``roster`` writes the state, the functions of ``actions`` most of the rest, the other rooms of
+``_core`` what is theirs alone (a reason, a schedule, the segments); the host reads. Nothing
 here is shared memory; the host copies what others may see when ``Publish`` says so.
 
 Which fields mean something in which state::
@@ -20,17 +21,22 @@ Which fields mean something in which state::
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from bgworker._core.exits import Exit
 from bgworker._core.states import Intent, Origin, SlotState
 from bgworker._core.timetable import Run
 from bgworker._spec import BackgroundWorker
 
-if TYPE_CHECKING:
-    from bgworker._core.scope import Segment
+__all__ = ["Segment", "Slot"]
 
-__all__ = ["Slot"]
+
+class Segment(NamedTuple):
+    """One shared memory segment: a name that is made again is another segment."""
+
+    name: str
+    #: How often memory of this name has been made.
+    generation: int
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Who goes down with a crash (C31): pure, from the slots to those that the crash concerns.
+"""Who goes down with a crash (C31), and which of these are not gone yet: pure, from the slots to those that it concerns.
 
 A crashed worker may have left any memory that it could write half-written. A worker that is
 killed because of it may have been in the middle of writing its own other segments, so the
@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
-from typing import NamedTuple
 
-from bgworker._core.record import Slot
+from bgworker._core.record import Segment, Slot
 from bgworker._core.states import HAS_PROCESS
 
-__all__ = ["CrashScope", "Segment", "in_scope"]
+__all__ = ["CrashScope", "Segment", "in_scope", "unfinished"]
 
 
 class CrashScope(Enum):
@@ -24,14 +23,6 @@ class CrashScope(Enum):
     ATTACHED = "attached"
     #: Every worker that has a process, as in PostgreSQL.
     CLUSTER = "cluster"
-
-
-class Segment(NamedTuple):
-    """One shared memory segment: a name that is made again is another segment."""
-
-    name: str
-    #: How often memory of this name has been made.
-    generation: int
 
 
 def in_scope(slots: Iterable[Slot], crashed: Slot, scope: CrashScope) -> tuple[list[Slot], frozenset[Segment]]:
@@ -52,3 +43,8 @@ def in_scope(slots: Iterable[Slot], crashed: Slot, scope: CrashScope) -> tuple[l
         damaged = damaged.union(*(slot.segments for slot in more))
     # In the order of their slots, however they were found.
     return [slot for slot in others if slot in found], damaged
+
+
+def unfinished(slots: Iterable[Slot]) -> set[int]:
+    """Return the reinitialisations that have a process left: nobody of theirs starts before the last one is gone."""
+    return {slot.reinitialisation for slot in slots if slot.reinitialisation and slot.state in HAS_PROCESS}

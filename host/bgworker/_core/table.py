@@ -1,6 +1,6 @@
 """The transition table of a slot: state x event -> next state and action, or a named rejection.
 
-Data and one lookup. ``slots`` fires the events, ``actions`` holds the functions that the
+Data and one lookup. ``roster`` fires the events, ``actions`` holds the functions that the
 actions name; nobody outside this room may import it.
 
 The rules, in words:
@@ -30,7 +30,7 @@ Rule 5. STARTED, START_FAILED, WAITS and BORN come from processes that plugin co
     host. A rejection marked impossible is a mistake of our own code and raises.
 
 Theory of operation: what arrives is first matched by slot, generation and attempt in
-``slots``; what belongs to the past never reaches this table. Whatever is left is looked up
+``roster``; what belongs to the past never reaches this table. Whatever is left is looked up
 here; an accepted event sets the next state and runs the one action, which fills in the
 slot's other fields and returns effects.
 """

@@ -1,4 +1,4 @@
-"""_core/scope.py and its use in _core/slots.py: who goes down with a crash, and when they start again (C31)."""
+"""_core/crashes.py and _core/scope.py in the machine: who goes down with a crash, and when they start again (C31)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""_core/slots.py: how lives end, and what follows."""
+"""_core/ends.py in the machine: how lives end, and what follows."""
 
 from __future__ import annotations
 

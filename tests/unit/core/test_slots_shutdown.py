@@ -1,4 +1,4 @@
-"""_core/slots.py: how the machine stops, in three modes."""
+"""_core/shutdown.py in the machine: how it stops, in three modes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""_core/slots.py: terminate, restart, start and replace."""
+"""_core/wishes.py and _core/registrations.py in the machine: terminate, restart, start and replace."""
 
 from __future__ import annotations
 
