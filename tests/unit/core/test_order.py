@@ -11,7 +11,7 @@ import pytest
 from bgworker._core.effects import Effect, Signal
 from bgworker._core.exits import Exit
 from bgworker._core.order import MAX_ENDS, Order
-from bgworker._core.states import SIGKILL, SIGQUIT, SIGTERM, Phase, ShutdownMode, SlotState
+from bgworker._core.states import SIGKILL, SIGQUIT, SIGTERM, Origin, Phase, ShutdownMode, SlotState
 
 
 def signals(effects: list[Effect]) -> list[tuple[int, int]]:
@@ -237,3 +237,19 @@ def test_ends_are_bounded(bench: Any, make_worker: Callable[..., Any]) -> None:
     assert not order.standing("0").met
     assert order.standing(str(3 * MAX_ENDS - 1)).met
     assert len(order._ends) <= MAX_ENDS + 1
+
+
+def test_names_begin_anew_with_a_registration(bench: Any, make_worker: Callable[..., Any]) -> None:
+    """That an instance of an earlier registration has failed says nothing of the later ones."""
+    last = bench.register("z", after=["a:finished"])
+    for code in (1, 0):
+        instances = [replace(make_worker(f"a-{number}"), instance=number) for number in (1, 2)]
+        slots = [bench.machine.register(worker, Origin.STATIC, bench.now)[0] for worker in instances]
+        bench.tick()
+        assert last.state is SlotState.NOT_YET_STARTED
+        for slot in slots:
+            bench.bear(slot)
+            bench.tell("started", slot)
+            bench.exit(slot, code)
+    bench.tick()
+    assert last.state is SlotState.LAUNCHING

@@ -1,4 +1,4 @@
-"""schedule in the machine: started by its times, run to its end, never twice at once; a timetable of whole hundreds of seconds."""
+"""_core/runs.py in the machine: started by its times, run to its end, never twice at once; a run comes each hundred of seconds."""
 
 from __future__ import annotations
 
@@ -212,6 +212,15 @@ def test_clock_that_is_set_moves_what_is_waited_for(bench: Any, times: Hundreds)
     bench.call("clock_was_set")
     assert bench.machine.next_deadline() == 1050.0
     assert not bench.tick()
+
+
+def test_clock_that_is_put_back_does_not_take_back_a_start(bench: Any, times: Hundreds) -> None:
+    """What is due in this turn, because somebody asked for it, is launched in this turn."""
+    slot = bench.register(**HOURLY)
+    bench.want("start", slot)
+    times.leap, times.now = -300.0, bench.now
+    bench.call("clock_was_set")
+    assert launches(bench.tick()) == 1
 
 
 def test_without_a_schedule_nobody_asks_the_timetable(make_bench: Any) -> None:

@@ -1,4 +1,4 @@
-"""watchdog, max_age and max_memory in the machine: deadlines of workers that run."""
+"""_core/timeouts.py in the machine, watchdog, max_age and max_memory: deadlines of workers that run."""
 
 from __future__ import annotations
 
@@ -105,3 +105,4 @@ def test_recycling_concerns_running_workers_of_a_running_host(bench: Any) -> Non
     bench.call("begin_shutdown", ShutdownMode.SMART)
     assert not [effect for effect in bench.tick(20.0) if isinstance(effect, Signal) and effect.pid == other.pid]
     assert other.state is SlotState.STARTED
+    assert bench.machine.next_deadline() is None
