@@ -80,7 +80,7 @@ def test_waits_runs_when_told_and_waits_again(make_host: MakeHost) -> None:
     path.write_text(path.read_text().replace(YEARLY, "0 12 1 1 *") + worker("new", "job", YEARLY))
     reload = host.run_cli("reload")
     assert (reload.returncode, reload.stderr) == (0, "")
-    assert f"later long (schedule {YEARLY} -> 0 12 1 1 *)" in reload.stdout
+    assert f'later long (schedule "{YEARLY}" -> "0 12 1 1 *")' in reload.stdout
     assert "start new (it is new): waits, next run at " in reload.stdout
     slots = [host.slot(name) for name in ("long", "job")]
     assert [(slot["pid"], slot["state"]) for slot in slots if slot] == [(pid, "started"), (None, "waiting_restart")]
