@@ -130,6 +130,22 @@ def test_reload_tells_of_a_worker_that_did_not_start(make_host: MakeHost) -> Non
     assert "rejected hartbeat" in result.stdout
 
 
+def test_file_that_the_host_does_not_run(make_host: MakeHost, tmp_path: Path) -> None:
+    """Plan and reload refuse a -c that names another file, and say which one they would look at; the host's own may be named."""
+    host = make_host(HEAD + worker("one", "idle"), tasks=TASKS)
+    host.start_and_wait()
+    other = tmp_path / "other.toml"
+    other.write_text(host.config_path.read_text() + worker("two", "idle"))
+    for command in ("plan", "reload"):
+        for path in (other, tmp_path / "nosuch.toml"):
+            refused = host.run_cli("-D", str(host.data_directory), "-c", str(path), command)
+            assert (refused.returncode, refused.stdout) == (2, "")
+            assert f'ERROR:  this host does not run "{path}"\nDETAIL:  It runs "{host.config_path}".' in refused.stderr
+        own = host.run_cli("-c", str(host.config_path), command)
+        assert own.returncode == 0, own.stderr
+    assert host.slot("two") is None
+
+
 def test_included_files(make_host: MakeHost) -> None:
     """A file put into conf.d is a change; what was accepted outlives the files, and check says which file a worker is of."""
     include = 'include = ["conf.d/*.toml"]\n'

@@ -186,7 +186,11 @@ def check_worker(
     else:
         return
     reported: set[str] = set()
+    wrong: set[str] = set()
     for keys, trial in _trials(fields):
+        # What is wrong by itself has been reported under its own name.
+        if wrong & (trial.keys() - set(keys)):
+            continue
         try:
             sanity_check(replace(_SOUND, **trial), is_dynamic=False, has_database=has_database)
         except RegistrationError as error:
@@ -196,6 +200,7 @@ def check_worker(
             if reason not in reported:
                 findings.add(f"{table} {keys[0]}", (*path, keys[0]), reason, error.message_detail, error.message_hint)
             reported.add(reason)
+            wrong.update(keys)
 
 
 def _trials(fields: dict[str, Any]) -> list[tuple[Sequence[str], dict[str, Any]]]:

@@ -118,13 +118,13 @@ class AsyncClient:
         """Return when the host has answered."""
         await self._do(operations.ping())
 
-    async def reload(self) -> dict[str, Any]:
+    async def reload(self, config_path: str | None = None) -> dict[str, Any]:
         """Make the host read its configuration anew; see ``Client.reload``."""
-        return await self._do(operations.reload())
+        return await self._do(operations.reload(config_path))
 
-    async def plan(self) -> dict[str, Any]:
+    async def plan(self, config_path: str | None = None) -> dict[str, Any]:
         """Return what ``reload()`` would do; see ``Client.plan``."""
-        return await self._do(operations.plan())
+        return await self._do(operations.plan(config_path))
 
     async def scale(self, name: str, count: int) -> dict[str, Any]:
         """Have so many instances of a worker; see ``Client.scale``."""

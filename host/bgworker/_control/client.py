@@ -180,21 +180,28 @@ class Client:
         """Return when the host has answered."""
         self._do(operations.ping())
 
-    def reload(self) -> dict[str, Any]:
+    def reload(self, config_path: str | None = None) -> dict[str, Any]:
         """Make the host read its configuration anew; return ``changes`` and ``warnings`` once they are in effect.
 
-        Raises:
-            ConfigurationError: The configuration has errors, all in the detail; the old one stays in force.
-        """
-        return self._do(operations.reload())
+        Args:
+            config_path: The file that is meant, as an absolute path; None for whichever the host runs.
 
-    def plan(self) -> dict[str, Any]:
+        Raises:
+            ConfigurationError: The configuration has errors, all in the detail, or is not the one that is meant; the old one
+                stays in force.
+        """
+        return self._do(operations.reload(config_path))
+
+    def plan(self, config_path: str | None = None) -> dict[str, Any]:
         """Return what ``reload()`` would do, and do nothing: ``changes``, ``unchanged``, ``settings``, ``plugins``, ``warnings``.
+
+        Args:
+            config_path: As for ``reload()``, which would be refused.
 
         Raises:
             ConfigurationError: The configuration has errors, all in the detail; a reload would be refused.
         """
-        return self._do(operations.plan())
+        return self._do(operations.plan(config_path))
 
     def scale(self, name: str, count: int) -> dict[str, Any]:
         """Start or stop instances of a worker of workers.toml until there are so many; does not wait for them.

@@ -105,14 +105,18 @@ def last_exit(handle: object) -> Operation[Answer | None]:
     return Operation("last_exit", {"handle": str(handle)}, _last_exit)
 
 
-def reload() -> Operation[Answer]:
+def reload(config_path: str | None) -> Operation[Answer]:
     """Let the host read its configuration anew; loading plugins takes what it takes, and the host bounds it."""
-    return Operation("reload", {}, _same, None)
+    return Operation("reload", _of(config_path), _same, None)
 
 
-def plan() -> Operation[Answer]:
+def plan(config_path: str | None) -> Operation[Answer]:
     """Ask what a reload would do; takes as long as a reload."""
-    return Operation("plan", {}, _same, None)
+    return Operation("plan", _of(config_path), _same, None)
+
+
+def _of(config_path: str | None) -> dict[str, Any]:
+    return {} if config_path is None else {"config_path": config_path}
 
 
 def scale(name: str, count: int) -> Operation[Answer]:

@@ -24,7 +24,7 @@ from bgworker._host.after import check_after
 from bgworker._host.callers import Caller
 from bgworker._host.status import exit_view
 from bgworker._spec import is_number, printable, sanity_check, worker_from_dict
-from bgworker.errors import HostError, PermissionDenied, ProtocolError, RegistrationError, WorkerNotFound
+from bgworker.errors import ConfigurationError, HostError, PermissionDenied, ProtocolError, RegistrationError, WorkerNotFound
 
 if TYPE_CHECKING:
     from bgworker._host.host import Host
@@ -307,14 +307,35 @@ def last_exit(host: Host, caller: Caller, request_id: Any, params: Params) -> An
 
 def reload(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
     """Read the configuration anew; answered when it is in effect, or with what is wrong with it."""
+    _check_is_meant(host, params)
     host.reload(_answer(caller, request_id))
     return LATER
 
 
 def plan(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
     """Say what a reload would do, and do nothing."""
+    _check_is_meant(host, params)
     host.plan(_answer(caller, request_id))
     return LATER
+
+
+def _check_is_meant(host: Host, params: Params) -> None:
+    """Refuse somebody who means another file than the one that this host reads.
+
+    Raises:
+        ConfigurationError: He does; a reload would not look at his.
+    """
+    meant = params.get("config_path")
+    if meant is None or meant == host.config_path:
+        return
+    if not isinstance(meant, str):
+        raise ProtocolError('parameter "config_path" is not a string')
+    runs = f'"{printable(host.config_path)}"' if host.config_path is not None else "no configuration file"
+    raise ConfigurationError(
+        f'this host does not run "{printable(meant)[:200]}"',
+        f"It runs {runs}.",
+        "Leave out -c. What a host would make of another file is printed by: bgworker check -c FILE",
+    )
 
 
 def scale(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:

@@ -25,6 +25,11 @@ class Invocation:
         self.data_directory = data_directory
         self.config = config
 
+    @property
+    def named_config(self) -> str | None:
+        """The file that -c names, as an absolute path; None where it is not said, and the host's own is meant."""
+        return os.path.abspath(self.config) if self.config else None
+
     def location(self) -> Location:
         """Return the absolute paths that the options, the environment and workers.toml mean."""
         from bgworker._config.locate import locate

@@ -36,7 +36,7 @@ def plan(invocation: Invocation, as_json: bool) -> int:
     """
     try:
         with invocation.connect() as client:
-            result = client.plan()
+            result = client.plan(invocation.named_config)
             old = _code.note_old(client.status())
     except PluginError as error:
         _console.complain(error)
@@ -106,7 +106,7 @@ def reload(invocation: Invocation, no_wait: bool, timeout: float | None, as_json
     deadline = None if timeout is None else time.monotonic() + timeout
     with invocation.connect() as client, client.events() as stream:
         was = {slot["bgw_name"]: slot for slot in client.status()["slots"] if slot["origin"] == "static"}
-        result = client.reload()
+        result = client.reload(invocation.named_config)
         changes = result["changes"]
         if not as_json:
             _print_quiet(changes)

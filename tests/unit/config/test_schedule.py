@@ -68,6 +68,14 @@ def test_what_is_refused(lines: str, problem: str) -> None:
     assert problem in error
 
 
+def test_each_mistake_under_its_own_key() -> None:
+    """What is wrong by itself is not told again of the key beside it."""
+    errors = refused('schedule = "61 * * * *"\nmax_memory = "80 megs"')
+    assert len(errors) == 2, errors
+    assert "schedule: has a wrong minute" in errors[0]
+    assert "max_memory: must be a number of bytes above 0" in errors[1]
+
+
 def test_singleton_is_refused() -> None:
     """Hosts that each start it would run it one after the other: such a worker loops over latch_loop(at=...)."""
     flags = 'bgw_flags = ["BGWORKER_SHMEM_ACCESS", "BGWORKER_BACKEND_DATABASE_CONNECTION"]\n[database]\nurl = "embedded"'
