@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+from bgworker._spec import BgWorkerStartTime
 from bgworker._toml_text import table_text
+
+#: What each program gets. Other supervisors know no database: with ours a program would wait for it by default.
+WITH_THE_HOST: Final = {"bgw_start_time": BgWorkerStartTime.BgWorkerStart_PostmasterStart.value}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 import shlex
 from typing import Any, Final
 
-from bgworker._migration.conversion import Conversion, Remark, named_once
+from bgworker._migration.conversion import WITH_THE_HOST, Conversion, Remark, named_once
 from bgworker.errors import ConfigurationError
 
 _LINE: Final = re.compile(r"\s*([A-Za-z0-9_-]+)\s*:\s*(.+?)\s*")
@@ -55,7 +55,7 @@ def _take(result: Conversion, path: str, number: int, name: str, line: str, env_
     def say(text: str) -> None:
         result.remarks.append(Remark(path, number, name, text))
 
-    worker: dict[str, Any] = {"bgw_name": name, "command": _command(line)}
+    worker: dict[str, Any] = {"bgw_name": name, "command": _command(line)} | WITH_THE_HOST
     if worker["command"][0] == "/bin/sh":
         say("is run by a shell, because the line uses more than a program and its arguments")
     if re.search(r"\bPORT\b", line):

@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from bgworker._migration.conversion import Conversion, Remark, named_once
+from bgworker._migration.conversion import WITH_THE_HOST, Conversion, Remark, named_once
 from bgworker._supervision import MOST_INSTANCES
 from bgworker.errors import ConfigurationError
 
@@ -235,6 +235,7 @@ class _Program:
         if self._group or self._count > 1:
             self._worker["bgw_type"] = self._group or self._program
         self._command()
+        self._worker |= WITH_THE_HOST
         self._inherited()
         handlers: dict[str, Callable[[str], None]] = {
             "directory": lambda value: self._set("working_directory", self._expand("directory", value)),

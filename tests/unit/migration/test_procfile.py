@@ -27,7 +27,8 @@ def test_command(tmp_path: Path, line: str, command: list[str]) -> None:
     path = tmp_path / "Procfile"
     path.write_text(f"web: {line}\n")
     (worker,) = procfile.convert(str(path)).workers
-    assert worker == {"bgw_name": "web", "command": command, "working_directory": str(tmp_path)}
+    start = "BgWorkerStart_PostmasterStart"  # with the host, whatever a database does
+    assert worker == {"bgw_name": "web", "command": command, "bgw_start_time": start, "working_directory": str(tmp_path)}
 
 
 def test_environment_file_release_and_remarks(tmp_path: Path) -> None:

@@ -11,6 +11,9 @@ import tomli
 from bgworker._migration import supervisord
 from bgworker.errors import ConfigurationError
 
+#: What every program gets: it starts with the host, whatever a database does.
+START = {"bgw_start_time": "BgWorkerStart_PostmasterStart"}
+
 
 def converted(tmp_path: Path, text: str, **environ: str) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the workers as a TOML parser reads them, and the remarks without their file."""
@@ -24,7 +27,9 @@ def converted(tmp_path: Path, text: str, **environ: str) -> tuple[list[dict[str,
 def test_plain_program(tmp_path: Path) -> None:
     """A program keeps its name, words and supervisord's defaults where ours differ."""
     workers, remarks = converted(tmp_path, "[program:web]\ncommand=/bin/cat 'a b' c ; a comment\n")
-    assert workers == [{"bgw_name": "web", "command": ["/bin/cat", "a b", "c"], "restart_on": "crash", "stop_timeout": 10}]
+    assert workers == [
+        {"bgw_name": "web", "command": ["/bin/cat", "a b", "c"], **START, "restart_on": "crash", "stop_timeout": 10}
+    ]
     assert remarks == []
 
 
@@ -39,6 +44,7 @@ def test_every_key_that_has_a_counterpart(tmp_path: Path) -> None:
         {
             "bgw_name": "web",
             "command": ["web"],
+            **START,
             "working_directory": f"{tmp_path}/app",
             "user": "www",
             "umask": "022",
@@ -109,7 +115,7 @@ def test_number_in_the_environment_alone(tmp_path: Path) -> None:
 def test_restart_rules(tmp_path: Path, text: str, keys: dict[str, Any]) -> None:
     """Autorestart and exitcodes become restart_on, success_exit_codes and bgw_restart_time."""
     (worker,), _remarks = converted(tmp_path, f"[program:x]\ncommand=x\n{text}\n")
-    assert worker == {"bgw_name": "x", "command": ["x"], "stop_timeout": 10, **keys}
+    assert worker == {"bgw_name": "x", "command": ["x"], **START, "stop_timeout": 10, **keys}
 
 
 def test_environment_of_supervisord_is_inherited(tmp_path: Path) -> None:
