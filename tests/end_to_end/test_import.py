@@ -29,3 +29,17 @@ def test_program_waits_for_no_database(make_host: Callable[..., RunningHost], ki
     assert slot["bgw_start_time"] == "BgWorkerStart_PostmasterStart"
     waiting = host.wait_for_worker("ours", "not_yet_started")
     assert waiting["reason"].startswith("waits for the database to be read-write: ")
+
+
+def test_wrong_values_are_notes(make_host: Callable[..., RunningHost]) -> None:
+    """A value that supervisord refuses is a NOTE with file and line, and the exit code is 0, as for every other NOTE."""
+    host = make_host()
+    source = host.directory / "source"
+    source.write_text("[program:x]\ncommand=x\nautorestart=perhaps\n")
+    made = host.run_cli("import", "supervisord", str(source))
+    assert made.returncode == 0
+    assert made.stderr.startswith(
+        f'NOTE:  {source}:3: [program:x] autorestart: "perhaps" is not true, false or unexpected, as supervisord asks for; '
+        'its default is taken, unexpected: restart_on = "crash"\n'
+    )
+    assert 'restart_on = "crash"' in made.stdout

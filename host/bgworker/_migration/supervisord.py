@@ -1,7 +1,8 @@
 """supervisord.conf read into workers: each [program:x] becomes one [[worker]] or several.
 
 Keys and their defaults are those of supervisord's manual ("Configuration File"). What a key
-becomes stands in one method each; what has no counterpart is a remark, never silence.
+becomes stands in one method each; what has no counterpart, or a value that supervisord would refuse
+(``kinds``), is a remark, never silence.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ import glob
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
+from bgworker._migration import kinds
 from bgworker._migration.conversion import WITH_THE_HOST, Conversion, Remark, named_once
-from bgworker._supervision import MOST_INSTANCES
+from bgworker._spec import MAX_RESTART_TIME
+from bgworker._supervision import MOST_INSTANCES, STOP_SIGNALS
 from bgworker.errors import ConfigurationError
 
-#: Signals as supervisord and we both write them.
-_SIGNALS: Final = ("TERM", "HUP", "INT", "QUIT", "KILL", "USR1", "USR2")
-_TRUE: Final = ("true", "yes", "on", "1", "t", "y")
-_UNITS: Final = {"kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
+#: Seconds; no time of ours is longer.
+_LONGEST: Final = int(MAX_RESTART_TIME)
 _PAIR: Final = re.compile(r"""\s*([^=\s,]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^,]*?))\s*(?:,|$)""")
 #: The number of a process in its name, with what parts it from the rest.
 _NUMBERED: Final = re.compile(r"[-_:. ]*%\(process_num\)\d*[dis]")
@@ -99,7 +100,7 @@ class _Reader:
         places = _places(text)
         for name in parser.sections():
             values = {key: value or "" for key, value in parser.items(name)}
-            lines = {key: places.get((name, key), 0) for key in values}
+            lines = {key: places[name, key] for key in values if (name, key) in places}
             self._sections.append(_Section(path, name, values, lines, places.get((name, ""), 0)))
         if parser.has_option("include", "files"):
             self._include(self._sections[parser.sections().index("include") - len(parser.sections())])
@@ -122,12 +123,13 @@ class _Reader:
                 for program in filter(None, map(str.strip, section.values.get("programs", "").split(","))):
                     self._groups[program] = section.name.partition(":")[2]
             elif section.name == "supervisord":
-                self._daemon = section
+                self._daemon = self._checked(section, "", ("umask",))
         programs = []
         for section in self._sections:
             kind, _, name = section.name.partition(":")
             if kind == "program" and name:
-                programs.append((_integer(section.values.get("priority", ""), 999), section))
+                checked = self._checked(section, name.strip(), kinds.KEYS)
+                programs.append((int(checked.values.get("priority", "999")), checked))
             else:
                 self._other(section, kind)
         for _priority, section in sorted(programs, key=lambda placed: placed[0]):
@@ -137,6 +139,18 @@ class _Reader:
                 Remark(self._path, 0, f'"{name}"', f"{count} workers would have this name; give each its own")
             )
         return self._result
+
+    def _checked(self, section: _Section, name: str, keys: Collection[str]) -> _Section:
+        """Return a section with these keys written out, and without those whose values supervisord would refuse."""
+        process = _Program(self, section, name, self._groups.get(name), 0, 1, is_first=True)
+        kept = dict(section.values)
+        for key in [key for key in kept if key in keys]:
+            kept[key] = process.expanded(key, kept[key]).strip()
+            # As it is written: what an environment variable holds may be a secret.
+            if (problem := kinds.find_problem(key, kept[key], section.values[key])) is not None:
+                del kept[key]
+                self._remark(section, key, problem)
+        return _Section(section.path, section.name, kept, section.lines, section.line)
 
     def _other(self, section: _Section, kind: str) -> None:
         match kind:
@@ -163,8 +177,9 @@ class _Reader:
         if not command.strip():
             self._remark(section, "", "is left out: it has no command")
             return
-        count = max(_integer(section.values.get("numprocs", ""), 1), 1)
-        first = _integer(section.values.get("numprocs_start", ""), 0)
+        asked = int(section.values.get("numprocs", "1"))
+        count = max(asked, 1)
+        first = int(section.values.get("numprocs_start", "0"))
         template = section.values.get("process_name") or (
             "%(program_name)s" if count == 1 else "%(program_name)s_%(process_num)02d"
         )
@@ -173,6 +188,9 @@ class _Reader:
             for number in range(first, first + count)
         ]
         workers = [process.convert(template) for process in processes]
+        if asked < 1:
+            workers[0]["enabled"] = False
+            self._remark(section, "numprocs", f"{asked} is no process at all; one worker is written, with enabled = false")
         common_name = processes[0].name_from(_NUMBERED.sub("", template)).strip("-_:. ") or name
         self._result.workers += self._as_instances(section, common_name, workers) or workers
 
@@ -238,15 +256,15 @@ class _Program:
         self._worker |= WITH_THE_HOST
         self._inherited()
         handlers: dict[str, Callable[[str], None]] = {
-            "directory": lambda value: self._set("working_directory", self._expand("directory", value)),
-            "user": lambda value: self._set("user", value, "the host must be started by root for that"),
-            "umask": lambda value: self._set("umask", value),
+            "directory": lambda value: self._set("working_directory", self.expanded("directory", value)),
+            "user": lambda value: self._set("user", self.expanded("user", value), "the host must be started by root for that"),
+            "umask": lambda value: self._set("umask", kinds.umask(value)),
             "environment": lambda value: self._environment("environment", value, self._section),
             "autostart": self._autostart,
             "autorestart": self._autorestart,
             "startretries": self._startretries,
             "stopsignal": self._stopsignal,
-            "stopwaitsecs": lambda value: self._seconds("stopwaitsecs", "stop_timeout", value),
+            "stopwaitsecs": self._stopwaitsecs,
         }
         values = self._section.values
         if "autorestart" not in values:
@@ -269,7 +287,7 @@ class _Program:
 
     def name_from(self, template: str) -> str:
         """Return the name that a ``process_name`` gives this process."""
-        return self._expand("process_name", template).strip()
+        return self.expanded("process_name", template).strip()
 
     def _say(self, key: str, text: str) -> None:
         if self._is_first:
@@ -280,7 +298,7 @@ class _Program:
         if remark:
             self._say(key, remark)
 
-    def _expand(self, key: str, text: str) -> str:
+    def expanded(self, key: str, text: str) -> str:
         """Return the text with %(name)s replaced as supervisord does; left as it is where that cannot be."""
         names = dict(self._expansions)
         for name in re.findall(r"%\(ENV_([^)]+)\)", text):
@@ -296,7 +314,7 @@ class _Program:
         return text
 
     def _command(self) -> None:
-        text = self._expand("command", self._section.values["command"])
+        text = self.expanded("command", self._section.values["command"])
         try:
             self._worker["command"] = shlex.split(text)
         except ValueError as error:
@@ -313,9 +331,9 @@ class _Program:
         if "environment" in values:
             self._environment("environment", values["environment"], daemon)
         if "umask" in values and "umask" not in self._section.values:
-            self._worker["umask"] = values["umask"]
+            self._worker["umask"] = kinds.umask(values["umask"])
         if "directory" in values and "directory" not in self._section.values:
-            self._worker["working_directory"] = self._expand("directory", values["directory"])
+            self._worker["working_directory"] = self.expanded("directory", values["directory"])
 
     def _environment(self, key: str, text: str, section: _Section) -> None:
         found = self._worker.setdefault("environment", {})
@@ -327,61 +345,55 @@ class _Program:
             name, value = match[1], next(group for group in match.groups()[1:] if group is not None)
             if value == f"%(ENV_{name})s":
                 continue  # inherited anyway
-            found[name] = self._expand(key, value)
+            found[name] = self.expanded(key, value)
         if end < len(text.rstrip()):
             self._reader.remark(section, key, f"could not be read from {text[end : end + 20]!r} on; look at it by hand")
         if not found:
             del self._worker["environment"]
 
     def _autostart(self, value: str) -> None:
-        if value.strip().lower() not in _TRUE:
+        if not kinds.boolean(value):
             self._worker["enabled"] = False
             self._say("autostart", "enabled = false: such a worker is not there until it is enabled, or registered by a client")
 
     def _autorestart(self, value: str) -> None:
-        codes = [_integer(code, -1) for code in self._section.values.get("exitcodes", "0").split(",")]
-        match value.strip().lower():
-            case "unexpected":
+        codes = kinds.exit_codes(self._section.values.get("exitcodes", "0"))
+        match kinds.restart(value):
+            case None:
                 self._worker["restart_on"] = "crash"
-                if any(codes) and (good := sorted({code for code in codes if 0 < code < 256})):
+                if good := sorted({code for code in codes if code}):
                     self._worker["success_exit_codes"] = good
                 if 0 not in codes:
                     self._say("exitcodes", "exit code 0 is success here in any case")
-            case text if text in _TRUE:
+            case True:
                 self._worker["restart_on"] = "always"
-            case _:
+            case False:
                 self._worker["bgw_restart_time"] = "BGW_NEVER_RESTART"
 
     def _startretries(self, _value: str) -> None:
-        healthy = max(_integer(self._section.values.get("startsecs", ""), 1), 1)
+        if kinds.restart(self._section.values.get("autorestart", "unexpected")) is False:
+            self._say("startretries", "it is left out: a program that is never restarted is not tried again either")
+            return
+        healthy = min(max(int(self._section.values.get("startsecs", "1")), 1), _LONGEST)
         self._worker["restart_backoff"] = {"healthy_after": healthy}
         self._say("startretries", "nothing is given up here: pauses between failures grow instead, see restart_backoff")
 
     def _stopsignal(self, value: str) -> None:
-        name = value.strip().upper().removeprefix("SIG")
-        if name in _SIGNALS:
-            if name != "TERM":
-                self._worker["stop_signal"] = name
-        else:
-            self._say("stopsignal", f'"{value}" is no signal that supervisord knows; SIGTERM is sent')
+        name = kinds.signal_name(value)
+        if name not in STOP_SIGNALS:
+            self._say("stopsignal", f"SIG{name} cannot be sent here, only {', '.join(STOP_SIGNALS)}; SIGTERM is")
+        elif name != "TERM":
+            self._worker["stop_signal"] = name
 
-    def _seconds(self, key: str, ours: str, value: str) -> None:
-        seconds = _integer(value, 0)
-        if seconds > 0:
-            self._worker[ours] = seconds
-        else:
-            self._say(key, f'"{value}" is no number of seconds above 0; left out')
+    def _stopwaitsecs(self, value: str) -> None:
+        seconds = min(max(int(value), 1), _LONGEST)
+        self._worker["stop_timeout"] = seconds
+        if seconds != int(value):
+            self._say("stopwaitsecs", f"{int(value)} is out of range here, 1 to {_LONGEST}; stop_timeout = {seconds}")
 
 
 def _is_default(key: str, value: str) -> bool:
     return value.strip().lower() in {"priority": ("999",), "serverurl": ("auto",)}.get(key, ("false", "0", "no", "off"))
-
-
-def _integer(text: str, default: int) -> int:
-    try:
-        return int(text.strip())
-    except ValueError:
-        return default
 
 
 def _places(text: str) -> dict[tuple[str, str], int]:
@@ -392,6 +404,6 @@ def _places(text: str) -> dict[tuple[str, str], int]:
         if match := re.match(r"\[([^\]]+)\]", line):
             section = match[1]
             found[section, ""] = number
-        elif match := re.match(r"([^\s;#=:][^=:]*?)\s*[=:]", line):
+        elif match := re.match(r"([^\s;#=:][^=:]*?)\s*(?:[=:]|\s[;#]|$)", line):
             found[section, match[1].lower()] = number
     return found

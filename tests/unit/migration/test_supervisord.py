@@ -8,11 +8,18 @@ from typing import Any
 import pytest
 import tomli
 
+from bgworker._config.load import parse_configuration
 from bgworker._migration import supervisord
 from bgworker.errors import ConfigurationError
 
 #: What every program gets: it starts with the host, whatever a database does.
 START = {"bgw_start_time": "BgWorkerStart_PostmasterStart"}
+
+#: What supervisord accepts, in words.
+WHOLE = "a whole number"
+TRUTH = "true or false (or yes, no, on, off, 1, 0)"
+CODES = "a list of numbers from 0 to 255, parted by commas"
+SIGNAL = "the name or number of a signal, such as TERM"
 
 
 def converted(tmp_path: Path, text: str, **environ: str) -> tuple[list[dict[str, Any]], list[str]]:
@@ -27,9 +34,7 @@ def converted(tmp_path: Path, text: str, **environ: str) -> tuple[list[dict[str,
 def test_plain_program(tmp_path: Path) -> None:
     """A program keeps its name, words and supervisord's defaults where ours differ."""
     workers, remarks = converted(tmp_path, "[program:web]\ncommand=/bin/cat 'a b' c ; a comment\n")
-    assert workers == [
-        {"bgw_name": "web", "command": ["/bin/cat", "a b", "c"], **START, "restart_on": "crash", "stop_timeout": 10}
-    ]
+    assert workers == [{"bgw_name": "web", "command": ["/bin/cat", "a b", "c"], **START, "restart_on": "crash", "stop_timeout": 10}]
     assert remarks == []
 
 
@@ -110,6 +115,7 @@ def test_number_in_the_environment_alone(tmp_path: Path) -> None:
         ("autorestart=unexpected\nexitcodes=0,2", {"restart_on": "crash", "success_exit_codes": [2]}),
         ("autorestart=unexpected\nexitcodes=0", {"restart_on": "crash"}),
         ("autorestart=TRUE\nexitcodes=2", {"restart_on": "always"}),
+        ("exitcodes=", {"restart_on": "crash"}),
     ],
 )
 def test_restart_rules(tmp_path: Path, text: str, keys: dict[str, Any]) -> None:
@@ -168,6 +174,101 @@ def test_included_files(tmp_path: Path) -> None:
     workers, remarks = converted(tmp_path, "[include]\nfiles=conf.d/*.conf none/*.ini\n[program:a]\ncommand=a\n")
     assert [worker["bgw_name"] for worker in workers] == ["b", "a"], "in the order of priorities"
     assert remarks[0] == 'supervisord.conf:2: [include] files: "none/*.ini" names no file'
+
+
+@pytest.mark.parametrize(
+    ("line", "accepted", "instead"),
+    [
+        ("numprocs=abc", WHOLE, "its default is taken, 1: one worker"),
+        ("numprocs", WHOLE, "its default is taken, 1: one worker"),
+        ("numprocs=2.5", WHOLE, "its default is taken, 1: one worker"),
+        ("numprocs_start=x", WHOLE, "its default is taken, 0"),
+        ("priority=high", WHOLE, "its default is taken, 999: the worker is written after those with less"),
+        ("autostart=maybe", TRUTH, "its default is taken, true: the worker is started with the host"),
+        ("autorestart=perhaps", "true, false or unexpected", 'its default is taken, unexpected: restart_on = "crash"'),
+        ("autorestart=", "true, false or unexpected", 'its default is taken, unexpected: restart_on = "crash"'),
+        ("exitcodes=0,256", CODES, "its default is taken, 0: success_exit_codes is left out"),
+        ("exitcodes=none", CODES, "its default is taken, 0: success_exit_codes is left out"),
+        ("startsecs=x", WHOLE, "its default is taken, 1: healthy_after, where startretries is set"),
+        ("startretries=x", WHOLE, "it is left out, and restart_backoff with it"),
+        ("stopsignal=KLL", SIGNAL, "its default is taken, TERM: stop_signal is left out"),
+        ("stopsignal=99", SIGNAL, "its default is taken, TERM: stop_signal is left out"),
+        ("stopwaitsecs=soon", WHOLE, "its default is taken, 10: stop_timeout = 10"),
+        ("umask=999", "an octal number, such as 022", "it is left out: workers inherit theirs"),
+        ("stopasgroup=maybe", TRUTH, "it is left out"),
+        ("stdout_logfile_maxbytes=much", "a number of bytes, such as 50MB", "it is left out"),
+    ],
+)
+def test_wrong_values_become_supervisords_defaults(tmp_path: Path, line: str, accepted: str, instead: str) -> None:
+    """A value that supervisord refuses is named with what it accepts and what is taken instead, and costs no other key."""
+    key, _, value = line.partition("=")
+    (worker,), remarks = converted(tmp_path, f"[program:x]\ncommand=x\n{line}\n")
+    assert remarks == [f'supervisord.conf:3: [program:x] {key}: "{value}" is not {accepted}, as supervisord asks for; {instead}']
+    assert worker == {"bgw_name": "x", "command": ["x"], **START, "restart_on": "crash", "stop_timeout": 10}
+
+
+def test_wrong_umask_of_supervisord_itself(tmp_path: Path) -> None:
+    """The one value that all programs inherit is looked at too; a wrong one of a program leaves it that of all."""
+    (worker,), (remark,) = converted(tmp_path, "[supervisord]\numask=089\n[program:x]\ncommand=x\n")
+    assert remark.startswith('supervisord.conf:2: [supervisord] umask: "089" is not an octal number')
+    assert "umask" not in worker
+    (worker,), (remark,) = converted(tmp_path, "[supervisord]\numask=7\n[program:x]\ncommand=x\numask=rw\n")
+    assert remark.startswith('supervisord.conf:5: [program:x] umask: "rw" is not an octal number')
+    assert worker["umask"] == "007"
+
+
+def test_wrong_value_is_said_once_for_all_processes(tmp_path: Path) -> None:
+    """A program of several processes has one remark for one value."""
+    text = "[program:x]\ncommand=x %(process_num)d\nnumprocs=3\nnumprocs_start=one\numask=rw\n"
+    workers, remarks = converted(tmp_path, text)
+    assert [worker["command"][1] for worker in workers] == ["0", "1", "2"]
+    assert len([remark for remark in remarks if " is not " in remark]) == 2
+
+
+def test_values_from_the_environment(tmp_path: Path) -> None:
+    """Numbers and truth values may stand in the environment; a wrong one is not shown, for it may be a secret."""
+    text = "[program:x]\ncommand=x\nnumprocs=%(ENV_N)s\nautostart=%(ENV_A)s\n"
+    (worker,), remarks = converted(tmp_path, text, N="3", A="false")
+    assert (worker["instances"], worker["enabled"]) == (3, False)
+    assert "supervisord.conf:3: [program:x] numprocs: %(ENV_N)s was replaced by what N is now" in remarks
+    (worker,), remarks = converted(tmp_path, text, N="secret", A="true")
+    assert "instances" not in worker
+    assert remarks[1].startswith('supervisord.conf:3: [program:x] numprocs: "%(ENV_N)s" is not a whole number')
+    assert "secret" not in "".join(remarks)
+
+
+@pytest.mark.parametrize(
+    ("line", "keys", "said"),
+    [
+        ("umask=22", {"umask": "022"}, ""),
+        ("umask=0o0027", {"umask": "027"}, ""),
+        ("stopsignal=SIGWINCH", {"stop_signal": "WINCH"}, ""),
+        ("stopsignal=9", {"stop_signal": "KILL"}, ""),
+        ("stopsignal=15", {}, ""),
+        ("stopsignal=STOP", {}, "stopsignal: SIGSTOP cannot be sent here, only TERM, "),
+        ("stopwaitsecs=0", {"stop_timeout": 1}, "stopwaitsecs: 0 is out of range here, 1 to 86400; stop_timeout = 1"),
+        (
+            "stopwaitsecs=90000",
+            {"stop_timeout": 86400},
+            "stopwaitsecs: 90000 is out of range here, 1 to 86400; stop_timeout = 86400",
+        ),
+        (
+            "startretries=3\nautorestart=no",
+            {"bgw_restart_time": "BGW_NEVER_RESTART"},
+            "startretries: it is left out: a program that is never restarted is not tried again either",
+        ),
+        ("numprocs=0", {"enabled": False}, "numprocs: 0 is no process at all; one worker is written, with enabled = false"),
+    ],
+)
+def test_values_that_are_written_otherwise_here(tmp_path: Path, line: str, keys: dict[str, Any], said: str) -> None:
+    """What supervisord accepts is written as workers.toml has it, or as near to it as there is."""
+    text = f"[program:x]\ncommand=x\n{line}\n"
+    (worker,), remarks = converted(tmp_path, text)
+    restart = {} if "bgw_restart_time" in keys else {"restart_on": "crash"}
+    assert worker == {"bgw_name": "x", "command": ["x"], **START, **restart, "stop_timeout": 10, **keys}
+    assert [remark.startswith(f"supervisord.conf:3: [program:x] {said}") for remark in remarks] == [True] * bool(said)
+    result = supervisord.convert(str(tmp_path / "supervisord.conf"), {})
+    parse_configuration(result.text("x") + '[database]\nurl = "postgresql:///x"\n', str(tmp_path / "workers.toml"), {})
 
 
 @pytest.mark.parametrize(
