@@ -163,6 +163,21 @@ def test_a_terminated_worker_stays_down_until_it_is_started(shop: RunningHost) -
     shop.wait_until(lambda: shop.wait_for_worker("keeper")["pid"] != again["pid"], "keeper has another process")
 
 
+def test_a_handle_that_never_was(shop: RunningHost) -> None:
+    """C35: terminate may be repeated with a handle of the past; one that the host has not had is a mistake in the command."""
+    job = shop.run_cli("register", "tasks:leave", "--name", "job", "--arg", "0", "--json")
+    slot, _, generation = json.loads(job.stdout)["handle"].partition(".")
+    shop.wait_until(lambda: shop.finished("job"), "the job is over")
+    assert shop.run_cli("terminate", f"{slot}.{generation}").returncode == 0
+    for never in (f"{slot}.{int(generation) + 1}", f"{slot}.0"):
+        result = shop.run_cli("terminate", never)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert f"ERROR:  there is no background worker {never}, and never was one\n" in result.stderr
+        with shop.client() as client:
+            assert str(client.terminate(never)) == never, "a program may hold the handle of an earlier host"
+    assert shop.run_cli("terminate", "999.1").returncode == 1
+
+
 def test_a_worker_that_is_finished(shop: RunningHost) -> None:
     """C29: whoever acts on it reads that it is, why, and where the rest is told; `start` starts a static one, and no other."""
     job = shop.run_cli("register", "tasks:leave", "--name", "a job", "--arg", "0", "--wait", "--json")

@@ -196,9 +196,16 @@ def register(host: Host, caller: Caller, request_id: Any, params: Params) -> Any
 
 def terminate(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
     """Terminate a worker (C35); one that has gone already is no error when named by its handle."""
-    slotno, generation = _handle_or_find(host, _text(params, "name"))
+    name = _text(params, "name")
+    slotno, generation = _handle_or_find(host, name)
+    by_operator = bool(params.get("by_operator"))
+    # A program may hold the handle of a host before this one; a person has mistyped it.
+    if by_operator and not 1 <= generation <= host.machine.slots[slotno].generation:
+        raise WorkerNotFound(
+            f"there is no background worker {printable(name)}, and never was one",
+            message_hint="List the workers with: bgworker status --all",
+        )
     if host.machine.slots[slotno].generation == generation:
-        by_operator = bool(params.get("by_operator"))
         host.askers.note((slotno, generation), caller)
         host.apply(host.machine.terminate(slotno, generation, time.monotonic(), by_operator=by_operator))
     return {"handle": f"{slotno}.{generation}"}
