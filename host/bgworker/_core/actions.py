@@ -28,6 +28,8 @@ ANSWER_TIMEOUT: Final = 5.0
 #: A worker tells of its progress at most four times in each span of its watchdog, so what the host has heard may be that much
 #: older than what was.
 WATCHDOG_SLACK: Final = 1.25
+#: Causes of a termination that overrule others, the greater the lesser.
+_LAST_WORDS: Final = {reasons.BY_OPERATOR: 1, reasons.BY_SCALE: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,9 +268,9 @@ def _strengthen(slot: Slot, facts: Facts) -> bool:
     """Take over the intent if it is stronger than the one before; return whether anything changed."""
     assert facts.intent is not None
     is_stronger = slot.intent is None or facts.intent > slot.intent
-    # Of two terminations the operator's word stands, because the reason must then say how the worker comes back.
-    is_operators = facts.intent is slot.intent and facts.cause == reasons.BY_OPERATOR and slot.cause != facts.cause
-    if not (is_stronger or is_operators):
+    # Of two terminations that one's word stands which must say how the worker comes back.
+    is_last_word = facts.intent is slot.intent and _LAST_WORDS.get(facts.cause, 0) > _LAST_WORDS.get(slot.cause, 0)
+    if not (is_stronger or is_last_word):
         return False
     slot.intent = facts.intent
     slot.cause = facts.cause

@@ -12,10 +12,12 @@ from typing import Final
 from bgworker._core.record import Slot
 from bgworker._core.states import Intent, Origin, Phase
 from bgworker._core.timetable import MOST_COUNTED
+from bgworker._spec import BackgroundWorker
 
 # Causes: who asked. They are the first half of a reason, and with the exit in brackets the last word on a worker.
 BY_OPERATOR = "terminated by an operator"
 BY_HANDLE = "terminated through its handle"
+BY_SCALE = "scaled away"
 BY_SHUTDOWN = "stopped because the host shuts down"
 BY_RESTART = "restart requested"
 BY_START = "start requested"
@@ -70,7 +72,7 @@ def without_process(slot: Slot, intent: Intent, cause: str) -> str:
     if intent is Intent.FORGET:
         awaited = "its next run" if slot.registration.schedule is not None else "its restart"
         ended = f"{cause} {f'while it waited for {awaited}' if slot.attempt else 'before it started'}"
-        return after_termination(ended, slot.origin, cause)
+        return after_termination(ended, slot, cause)
     return not_restarted(slot.cause) if slot.attempt else "not started because the host shuts down"
 
 
@@ -246,8 +248,15 @@ def not_restarted(cause: str) -> str:
     return join(cause, "not restarted because the host shuts down")
 
 
-def after_termination(ended: str, origin: Origin, cause: str) -> str:
+def after_termination(ended: str, slot: Slot, cause: str) -> str:
     """Return the last word on a terminated worker; only a static one can be revived (C29)."""
-    if origin is Origin.STATIC and cause == BY_OPERATOR:
+    if cause == BY_SCALE:
+        return scaled_away(slot.registration, ended)
+    if slot.origin is Origin.STATIC and cause == BY_OPERATOR:
         return join(ended, "stays down until it is started by name or the host restarts")
     return ended
+
+
+def scaled_away(worker: BackgroundWorker, ended: str = BY_SCALE) -> str:
+    """Return the last word on an instance that is not wanted any more: its name alone does not bring it back."""
+    return join(ended, f'comes back when "{worker.instance_of}" is scaled to {worker.instance} or more')

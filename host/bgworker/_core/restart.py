@@ -128,7 +128,7 @@ def after_exit(
     ended = "" if end is None else f" ({outcome(end.code, end.signal)})"
     if slot.intent is Intent.FORGET:
         cause = f"{slot.cause}{ended or ' before it started'}"
-        return _forget(cause, reasons.after_termination(cause, slot.origin, slot.cause))
+        return _forget(cause, reasons.after_termination(cause, slot, slot.cause))
     if slot.intent is Intent.STOP:
         # A crash beside it took a worker that never restarts; the host's own shutdown is no failure of it.
         return _forget(f"{slot.cause}{ended}", has_failed=slot.reinitialisation != 0 and not is_shutting_down)

@@ -294,6 +294,11 @@ class SlotMachine:
         cause = reasons.BY_OPERATOR if by_operator else reasons.BY_HANDLE
         return [] if slot is None else self._wishes.terminate(slot, cause, now)
 
+    def scale_away(self, slotno: int, generation: int, now: float) -> list[Effect]:
+        """Have an instance go because there are to be fewer of them; as terminate, but another way leads back."""
+        slot = self._roster.find(slotno, generation)
+        return [] if slot is None else self._wishes.terminate(slot, reasons.BY_SCALE, now)
+
     def restart(self, slotno: int, generation: int, now: float) -> list[Effect]:
         """Stop the process if there is one, then launch at once whatever its exit code was."""
         slot = self._roster.find(slotno, generation)

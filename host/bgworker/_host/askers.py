@@ -17,6 +17,7 @@ from bgworker._spec import printable
 _BY_RULE: Final = {
     reasons.BY_OPERATOR: "operator",
     reasons.BY_HANDLE: "handle",
+    reasons.BY_SCALE: "operator",
     reasons.BY_SHUTDOWN: "shutdown",
     reasons.BY_RESTART: "operator",
     reasons.BY_REPLACEMENT: "reload",
@@ -68,7 +69,7 @@ class Askers:
         if asked == reasons.BY_SHUTDOWN:
             # Whoever asked for the worker before was overtaken.
             return {**self._shutdown, "who": "shutdown", "what": asked}
-        if asked in (reasons.BY_OPERATOR, reasons.BY_HANDLE, reasons.BY_RESTART) and latest:
+        if asked in (reasons.BY_OPERATOR, reasons.BY_HANDLE, reasons.BY_SCALE, reasons.BY_RESTART) and latest:
             return {**latest, "what": asked}
         who = _BY_RULE.get(asked) or next((who for start, who in _BY_PREFIX if asked.startswith(start)), "host")
         return {"who": who, "what": printable(asked)}

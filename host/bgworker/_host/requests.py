@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from bgworker._control.protocol import Message, reply
+from bgworker._core import reasons
 from bgworker._core.slots import Slot
 from bgworker._core.states import Origin, ShutdownMode, SlotState
 from bgworker._host import rights, waits
@@ -117,10 +118,14 @@ def _is_finished(host: Host, over: dict[str, Any]) -> WorkerNotFound:
     """Return the error for a worker that holds no slot any more, with why not."""
     name, reason = str(over["bgw_name"]), printable(str(over["reason"]))
     words = shlex.quote(printable(name))
+    way_back = f"Start it with: bgworker start {words}. " if name in host.static else ""
+    if reason.startswith(reasons.BY_SCALE):
+        of, _, number = printable(name).rpartition("-")
+        way_back = f"Bring it back with: bgworker scale {shlex.quote(of)} {number}. "
     return WorkerNotFound(
         f'background worker "{printable(name)}" is finished',
         f"{reason[:1].upper()}{reason[1:]}." if reason else "",
-        (f"Start it with: bgworker start {words}. " if name in host.static else "") + f"How it came to that: bgworker why {words}",
+        f"{way_back}How it came to that: bgworker why {words}",
     )
 
 

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from bgworker._core import reasons
 from bgworker._core.slots import no_free_slot
 from bgworker._core.states import Origin, SlotState
 from bgworker._host import reload as reloading
@@ -85,11 +86,12 @@ def _check(host: Host, name: str, count: int, started: list[BackgroundWorker]) -
 
 def _stop(host: Host, caller: Caller, name: str) -> None:
     static = host.static.pop(name)
-    host.finished.discard(name)
+    # Of one that was over already; the others are listed when they are gone.
+    host.finished.reword(name, reasons.scaled_away(static.worker))
     if static.slotno is not None and host.machine.slots[static.slotno].generation == static.generation:
         key = (static.slotno, static.generation)
         host.askers.note(key, caller)
-        host.apply(host.machine.terminate(*key, time.monotonic(), by_operator=True))
+        host.apply(host.machine.scale_away(*key, time.monotonic()))
 
 
 def _numbered(template: BackgroundWorker, number: int) -> BackgroundWorker:

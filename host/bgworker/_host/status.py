@@ -176,6 +176,11 @@ class Finished:
         """Whether a worker of this name is listed."""
         return name in self._entries
 
+    def reword(self, name: str, reason: str) -> None:
+        """Give a worker that is listed another reason why it is not there; one that is not listed has none."""
+        if (entry := self._entries.get(name)) is not None:
+            entry[1]["reason"] = reason
+
     def discard(self, name: str) -> None:
         """Take a name off the list: it is registered again, or no longer configured."""
         self._entries.pop(name, None)

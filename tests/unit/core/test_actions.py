@@ -79,13 +79,14 @@ def test_the_stronger_intent_wins(running: Slot, first: Intent, second: Intent) 
 
 
 def test_operator_has_the_last_word(running: Slot) -> None:
-    """Design 8.6: terminated by both, the worker is down because of the operator, in either order."""
-    for causes in ((reasons.BY_HANDLE, reasons.BY_OPERATOR), (reasons.BY_OPERATOR, reasons.BY_HANDLE)):
-        running.state, running.intent = SlotState.STARTED, None
-        ACTIONS[Action.TERMINATE](running, go(Intent.FORGET, causes[0]))
-        running.state = SlotState.TERMINATING
-        ACTIONS[Action.NOTE_INTENT](running, go(Intent.FORGET, causes[1]))
-        assert running.cause == reasons.BY_OPERATOR
+    """Design 8.6: terminated by both, the worker is down because of the operator, in either order; and scaled away is stronger."""
+    for weaker, stronger in ((reasons.BY_HANDLE, reasons.BY_OPERATOR), (reasons.BY_OPERATOR, reasons.BY_SCALE)):
+        for causes in ((weaker, stronger), (stronger, weaker)):
+            running.state, running.intent = SlotState.STARTED, None
+            ACTIONS[Action.TERMINATE](running, go(Intent.FORGET, causes[0]))
+            running.state = SlotState.TERMINATING
+            ACTIONS[Action.NOTE_INTENT](running, go(Intent.FORGET, causes[1]))
+            assert running.cause == stronger
 
 
 def test_who_names_the_pid_if_it_is_known(running: Slot) -> None:

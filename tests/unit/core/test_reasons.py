@@ -7,6 +7,7 @@ import pytest
 from bgworker._core import reasons
 from bgworker._core.record import Slot
 from bgworker._core.states import Intent, Origin, Phase, SlotState
+from bgworker._spec import BackgroundWorker
 
 
 @pytest.mark.parametrize(
@@ -37,12 +38,15 @@ def test_leaving_names_each_step_of_the_ladder() -> None:
 
 
 def test_last_word_on_a_terminated_worker() -> None:
-    """Design 8.6: a static worker that an operator terminated says how it comes back; nobody else does."""
-    assert reasons.after_termination("x", Origin.STATIC, reasons.BY_OPERATOR) == (
+    """Design 8.6: a static worker that an operator terminated or scaled away says how it comes back; nobody else does."""
+    static, dynamic = Slot(0, 1, origin=Origin.STATIC), Slot(1, 1, origin=Origin.DYNAMIC)
+    assert reasons.after_termination("x", static, reasons.BY_OPERATOR) == (
         "x; stays down until it is started by name or the host restarts"
     )
-    assert reasons.after_termination("x", Origin.DYNAMIC, reasons.BY_OPERATOR) == "x"
-    assert reasons.after_termination("x", Origin.STATIC, reasons.BY_HANDLE) == "x"
+    assert reasons.after_termination("x", dynamic, reasons.BY_OPERATOR) == "x"
+    assert reasons.after_termination("x", static, reasons.BY_HANDLE) == "x"
+    static.worker = BackgroundWorker(bgw_name="web-3", bgw_library_name="shop", bgw_function_name="web", instance=3)
+    assert reasons.after_termination("x", static, reasons.BY_SCALE) == 'x; comes back when "web" is scaled to 3 or more'
 
 
 def test_awaited_names_a_bounded_number() -> None:

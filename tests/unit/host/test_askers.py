@@ -26,6 +26,13 @@ def test_an_operator_is_named() -> None:
     assert askers.of(KEY, reasons.BY_OPERATOR) == {"who": "operator", "what": "terminated by an operator"}
 
 
+def test_who_scales_is_named() -> None:
+    """An instance that was scaled away names the operator that wanted fewer."""
+    askers = Askers()
+    askers.note(KEY, client())
+    assert askers.of(KEY, reasons.BY_SCALE) == {"who": "operator", "uid": 1000, "pid": 42, "what": "scaled away"}
+
+
 def test_a_worker_is_named() -> None:
     """A worker that terminates another is told by its slot and generation."""
     askers = Askers()
