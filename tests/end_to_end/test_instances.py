@@ -96,3 +96,68 @@ def test_scale(make_host: MakeHost) -> None:
     host.wait_for_worker("web-3")
     assert host.slot("web-1")["pid"] == first  # type: ignore[index]
     assert "scaled" not in host.run_cli("plan").stdout
+
+
+def test_the_name_that_instances_share(make_host: MakeHost) -> None:
+    """C29: a command on it acts on each of them; start brings back those that an operator terminated."""
+    host = make_host(HEAD + workers(3), tasks=TASKS)
+    host.start_and_wait()
+    for name in ("web-1", "web-2", "web-3"):
+        host.wait_for_worker(name)
+    pids = {name: host.slot(name)["pid"] for name in ("web-1", "web-2", "web-3", "program-1")}  # type: ignore[index]
+    done = json.loads(host.run_cli("restart", "web", "--json").stdout)
+    assert [each["name"] for each in done] == ["web-1", "web-2", "web-3"]
+    host.wait_until(
+        lambda: all((host.slot(name) or {}).get("pid") not in (None, pids[name]) for name in ("web-1", "web-2", "web-3")),
+        "each has another process",
+    )
+    assert host.slot("program-1")["pid"] == pids["program-1"]  # type: ignore[index]
+    why = host.run_cli("why", "web")
+    assert why.returncode == 1
+    assert 'ERROR:  background worker "web" has 3 instances\nDETAIL:  They are web-1 (' in why.stderr
+
+    assert host.run_cli("terminate", "web-2", "--wait").returncode == 0
+    listed = host.run_cli("status", "web")
+    assert listed.returncode == 0
+    assert [name for name in ("web-1", "web-2", "web-3", "after") if name in listed.stdout] == ["web-1", "web-2", "web-3"]
+    signalled = host.run_cli("signal", "web")
+    assert signalled.returncode == 1
+    assert len(signalled.stdout.splitlines()) == 2
+    assert 'background worker "web-2" is finished' in signalled.stderr
+    assert host.run_cli("terminate", "web", "--wait").returncode == 1
+    assert host.slot("web-1") is None
+    started = host.run_cli("start", "web")
+    assert (started.returncode, len(started.stdout.splitlines()), started.stderr) == (0, 3, "")
+    for name in ("web-1", "web-2", "web-3"):
+        host.wait_for_worker(name)
+    upgraded = host.run_cli("upgrade", "web", "--canary", "3", "--settle", "0")
+    assert (upgraded.returncode, upgraded.stdout.splitlines()[-1]) == (0, "3 workers upgraded")
+
+
+def test_an_instance_that_was_scaled_away(make_host: MakeHost) -> None:
+    """C29: its name alone does not bring it back, and everybody who tells of it says what does."""
+    host = make_host(HEAD + workers(2), tasks=TASKS)
+    host.start_and_wait()
+    assert host.run_cli("scale", "web", "4").returncode == 0
+    for name in ("web-3", "web-4"):
+        host.wait_for_worker(name)
+    assert host.run_cli("terminate", "--wait", "web-4").returncode == 0
+    assert host.run_cli("scale", "web", "2").returncode == 0
+    host.wait_until(lambda: host.finished("web-3"), "it is gone")
+    for name in ("web-3", "web-4"):
+        over = host.finished(name)
+        assert over is not None
+        assert over["reason"].startswith("scaled away")
+        assert over["reason"].endswith(f'; comes back when "web" is scaled to {name[-1]} or more')
+        refused = host.run_cli("start", name)
+        assert refused.returncode == 1
+        assert f'ERROR:  background worker "{name}" is finished\nDETAIL:  Scaled away' in refused.stderr
+        assert f"HINT:  Bring it back with: bgworker scale web {name[-1]}. How" in refused.stderr
+        assert f"Bring it back: bgworker scale web {name[-1]}\n" in host.run_cli("why", name).stdout
+    assert "scaled away" in host.run_cli("status", "--all").stdout
+    assert "scaled away" not in host.run_cli("status", "web").stdout
+    assert host.run_cli("status", "--check").returncode == 0
+    assert host.run_cli("start", "web").stdout.count("already running") == 2
+    assert host.run_cli("scale", "web", "3").returncode == 0
+    host.wait_for_worker("web-3")
+    assert host.finished("web-3") is None

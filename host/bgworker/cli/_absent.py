@@ -1,35 +1,63 @@
 """What to say of a worker that the host does not know: where workers.toml has it, and why it is not there all the same.
 
 The host keeps no lines of files, so the file is asked, here, and only after the host's answer. The verbs
-that name workers use it; nothing here asks the host for anything but its status.
+that name workers use it; nothing here asks the host for anything but its status. Here is also which workers
+the name means that instances share.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
 from bgworker.errors import HostError, WorkerNotFound
+from bgworker.tui.health import instances_of
 
 if TYPE_CHECKING:
     from bgworker._config.model import Configuration
     from bgworker._control.client import Client
 
+Record = dict[str, Any]
 
-def told_why(invocation: Invocation, client: Client, name: str, error: WorkerNotFound, *, is_group: bool = False) -> WorkerNotFound:
+
+def status_of(client: Client) -> Record | None:
+    """Return the host's status; None if whoever asks may not view, or the host has gone."""
+    try:
+        return client.status()
+    except HostError:
+        return None
+
+
+def instances(invocation: Invocation, status: Record | None, name: str) -> list[str]:
+    """Return the names of a worker's instances that the host knows; the file tells only what the host cannot."""
+    if status is None:
+        return []
+    return instances_of(status, name) or instances_of(status, name, configured_instances(invocation, name))
+
+
+def configured_instances(invocation: Invocation, name: str) -> list[str]:
+    """Return the names of the instances that workers.toml makes of a worker; none if it makes none, or cannot be read."""
+    try:
+        tables = invocation.configuration().worker
+    except (HostError, OSError):
+        return []
+    return next((table.names for table in tables if table.bgw_name == name and table.enabled and table.names != [name]), [])
+
+
+def told_why(
+    invocation: Invocation, status: Record | None, name: str, error: WorkerNotFound, *, is_group: bool = False
+) -> WorkerNotFound:
     """Return the host's error in better words, if workers.toml has the worker; the error as it is, if not.
 
     Args:
         invocation: Which file.
-        client: Is asked for the status.
+        status: The host's, if it is known; what the host has answered is true all the same.
         name: What was asked for.
         error: What the host answered.
         is_group: Whether all instances of a worker were meant, and not one.
     """
-    try:
-        status = client.status()
-    except HostError:  # whoever asks may not view, or the host has gone: what it has answered is true all the same
+    if status is None:
         return error
     # One that is there, and has no process to signal; or one that is over, of which the host knows more than the file.
     if any(entry.get("bgw_name") == name for key in ("slots", "finished") for entry in status.get(key) or ()):

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeGuard
 
 from bgworker import _code
 from bgworker._spec import is_number
-from bgworker.tui.health import held_by, is_failure, needs_more_memory, slots_of
+from bgworker.tui.health import SCALED_AWAY, held_by, is_failure, needs_more_memory, slots_of
 from bgworker.tui.words import clean, exact_duration, how_it_ended, instant, size
 
 Record = dict[str, Any]
@@ -85,7 +85,10 @@ def of_finished(over: Record, exits: Sequence[Record], now: float, *, is_static:
     found.chain.append(f'Background worker "{clean(name)}" ({found.handle}) is over: {_sentence(reason)}')
     _add_exits(found, exits, now, over.get("last_exit"))
     quoted = shlex.quote(clean(name))
-    if is_static:
+    if reason.startswith(SCALED_AWAY):
+        of, _, number = clean(name).rpartition("-")
+        found.advice.append(f"Bring it back: bgworker scale {shlex.quote(of)} {number}")
+    elif is_static:
         found.advice.append(f"Start it: bgworker start {quoted}")
     else:
         found.chain.append("It was registered dynamically, and its registration ended with it.")

@@ -77,7 +77,8 @@ _HELP: Final = """Background workers as PostgreSQL has them, in Python: supervis
   bgworker run                   run the workers of ./workers.toml
   bgworker status --watch        look at them
 
-A worker is named by its name, its slot, or SLOT.GENERATION.
+A worker is named by its name, its slot, or SLOT.GENERATION. Where a command takes several,
+the name that instances share means all of them.
 """
 
 #: Printed below the help: what a script needs to know.

@@ -1,10 +1,12 @@
 """``start``, ``restart``, ``terminate`` and ``signal``: one act on each of several workers.
 
-Every worker named is acted on, whatever becomes of the others; the exit code is the worst one.
+Every worker named is acted on, whatever becomes of the others; the exit code is the worst one. The name
+that instances share means each of them, as if each had been named.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ import click
 from bgworker.cli import _absent, _console
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import json_option, seconds, verb
-from bgworker.cli.completion import worker_names
+from bgworker.cli.completion import names_and_groups
 from bgworker.errors import HostError, HostNotRunning, WorkerNotFound
 
 if TYPE_CHECKING:
@@ -22,10 +24,17 @@ if TYPE_CHECKING:
 #: Does the thing to one worker; returns its handle's text and what to say, or raises.
 Act = Callable[["Client", str], tuple[str, str]]
 
-names_argument = click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=worker_names)
+names_argument = click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=names_and_groups)
 
 
-@verb("start", "bgworker start order-drain\nbgworker start 3 7")
+@verb(
+    "start",
+    """
+bgworker start order-drain
+bgworker start web                all instances of web
+bgworker start 3 7
+""",
+)
 @names_argument
 @json_option
 def start(invocation: Invocation, names: tuple[str, ...], as_json: bool) -> int:
@@ -47,7 +56,13 @@ def start(invocation: Invocation, names: tuple[str, ...], as_json: bool) -> int:
     return _each(invocation, names, as_json, act)
 
 
-@verb("restart", "bgworker restart order-drain")
+@verb(
+    "restart",
+    """
+bgworker restart order-drain
+bgworker restart web              all instances of web
+""",
+)
 @names_argument
 @json_option
 def restart(invocation: Invocation, names: tuple[str, ...], as_json: bool) -> int:
@@ -55,7 +70,14 @@ def restart(invocation: Invocation, names: tuple[str, ...], as_json: bool) -> in
     return _each(invocation, names, as_json, lambda client, name: (str(client.restart(name)), "restarting"))
 
 
-@verb("terminate", "bgworker terminate order-drain --wait\nbgworker terminate 3.2")
+@verb(
+    "terminate",
+    """
+bgworker terminate order-drain --wait
+bgworker terminate web            all instances of web
+bgworker terminate 3.2
+""",
+)
 @names_argument
 @click.option("--wait", "is_waited", is_flag=True, help="Come back when the worker has gone.")
 @click.option("--timeout", type=seconds, metavar="S", help="With --wait: give up after this many seconds, with exit code 4.")
@@ -76,7 +98,14 @@ def terminate(invocation: Invocation, names: tuple[str, ...], is_waited: bool, t
     return _each(invocation, names, as_json, act)
 
 
-@verb("signal", "bgworker signal order-drain                re-read its settings: SIGHUP\nbgworker signal -s USR1 order-drain 3.2")
+@verb(
+    "signal",
+    """
+bgworker signal order-drain                re-read its settings: SIGHUP
+bgworker signal web                        all instances of web
+bgworker signal -s USR1 order-drain 3.2
+""",
+)
 @names_argument
 @click.option("-s", "--signal", "signal_name", default="SIGHUP", metavar="SIGNAL", help="Which one; SIGHUP if not said.")
 @json_option
@@ -100,22 +129,28 @@ def signal(invocation: Invocation, names: tuple[str, ...], signal_name: str, as_
 
 
 def _each(invocation: Invocation, names: Sequence[str], as_json: bool, act: Act) -> int:
-    """Do the act to each worker and print what came of it."""
-    code = 0
+    """Do the act to each worker, or each of its instances, and print what came of it."""
     done: list[dict[str, Any]] = []
     with invocation.connect() as client:
-        for name in names:
+        status = functools.cache(lambda: _absent.status_of(client))
+
+        def do(name: str, *, is_given: bool = True) -> int:
             try:
                 handle, words = act(client, name)
             except HostNotRunning:
                 raise
+            except WorkerNotFound as error:
+                if is_given and (members := _absent.instances(invocation, status(), name)):
+                    return max(do(member, is_given=False) for member in members)
+                return _console.complain(_absent.told_why(invocation, status(), name, error, is_group=True))
             except HostError as error:
-                told = _absent.told_why(invocation, client, name, error) if isinstance(error, WorkerNotFound) else error
-                code = max(code, _console.complain(told))
-                continue
+                return _console.complain(error)
             done.append({"name": name, "handle": handle})
             if not as_json:
                 _console.say(f"{words} {name}" if name == handle else f"{words} {name} ({handle})")
+            return 0
+
+        code = max(do(name) for name in names)
     if as_json:
         _console.say_json(done)
     return code

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections import Counter
 from typing import Any, Final
 
 import click
@@ -18,6 +19,7 @@ from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import verb
 from bgworker.errors import HostError
+from bgworker.tui.health import instance_of
 
 #: Set by the functions that ``completion`` prints; click's own way of naming it.
 VARIABLE: Final = "_BGWORKER_COMPLETE"
@@ -47,14 +49,35 @@ def completion(_invocation: Invocation, shell: str) -> None:
 
 def worker_names(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the names that begin so: workers that are registered, or over; none without a host."""
+    return _items(_workers(_status(context)), incomplete)
+
+
+def names_and_groups(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the same, and the names that instances share."""
+    status = _status(context)
+    groups = Counter(filter(None, (instance_of(slot) for slot in status.get("slots") or ())))
+    shown = {name: f"{count} instance{'s' if count != 1 else ''}" for name, count in groups.items()}
+    return _items({**shown, **_workers(status)}, incomplete)
+
+
+def _status(context: click.Context) -> dict[str, Any]:
+    """Return the host's status; empty without a host."""
     invocation = context.find_object(Invocation) or Invocation()
     try:
         with invocation.connect() as client:
-            status = client.status()
+            return client.status()
     except (HostError, OSError):
-        return []
+        return {}
+
+
+def _workers(status: dict[str, Any]) -> dict[str, str]:
+    """Return the workers that a status has, with their states."""
     entries: list[dict[str, Any]] = [*(status.get("slots") or ()), *(status.get("finished") or ())]
-    chosen = {str(entry.get("bgw_name")): str(entry.get("state") or "finished") for entry in reversed(entries)}
+    return {str(entry.get("bgw_name")): str(entry.get("state") or "finished") for entry in reversed(entries)}
+
+
+def _items(chosen: dict[str, str], incomplete: str) -> list[CompletionItem]:
+    """Return those that begin so, as the shell is told of them."""
     return [
         CompletionItem(_quoted(name), help=state)
         for name, state in sorted(chosen.items())

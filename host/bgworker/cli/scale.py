@@ -24,7 +24,7 @@ def scale(invocation: Invocation, name: str, count: int, as_json: bool) -> int:
         try:
             done = client.scale(name, count)
         except WorkerNotFound as error:
-            raise _absent.told_why(invocation, client, name, error, is_group=True) from None
+            raise _absent.told_why(invocation, _absent.status_of(client), name, error, is_group=True) from None
     if as_json:
         _console.say_json(done)
         return 0

@@ -15,7 +15,7 @@ from bgworker import _code
 from bgworker.cli import _console
 from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import json_option, verb
-from bgworker.cli.completion import worker_names
+from bgworker.cli.completion import names_and_groups
 from bgworker.cli.status_json import fetch, not_found, print_status
 from bgworker.errors import ConfigurationError, HostError
 from bgworker.tui import health, model, plain
@@ -36,11 +36,12 @@ _MAX_OLD: Final = 5
 bgworker status                       the table; many alike are one row
 bgworker status --watch               live, until q or Ctrl-C
 bgworker status order-drain 3.2       these workers alone
+bgworker status web                   all instances of web
 bgworker status --check || page-me    exit code 1 when a human is needed
 bgworker status --json | jq .slots
 """,
 )
-@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=worker_names)
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=names_and_groups)
 @json_option
 @click.option("--watch", is_flag=True, help="Keep showing it, as it changes.")
 @click.option("--failed", is_flag=True, help="Only what needs a human.")

@@ -18,7 +18,7 @@ from bgworker.cli._invocation import Invocation
 from bgworker.cli._options import Count, json_option, seconds, verb
 from bgworker.cli.status_json import not_found
 from bgworker.errors import ConfigurationError, HostError, PluginError, WaitTimeout, WorkerNotFound
-from bgworker.tui.health import answers_to
+from bgworker.tui.health import answers_to, instances_of
 
 if TYPE_CHECKING:
     from bgworker._control.client import Client, EventStream
@@ -32,6 +32,7 @@ Slot = dict[str, Any]
 pip install -U shop-workers && bgworker upgrade
 bgworker upgrade --canary 2 --settle 30   two; 30 s later four, ...
 bgworker upgrade order-drain 3.2          these, be their code old or not
+bgworker upgrade web                      all instances of web
 """,
 )
 @click.argument("names", metavar="[NAME]...", nargs=-1)
@@ -59,9 +60,10 @@ def upgrade(invocation: Invocation, names: tuple[str, ...], canary: int, settle:
             return ConfigurationError.exit_code
         status = client.status()
         _code.note_old(status)
+        names = tuple(each for name in names for each in _meant(status, name))
         if missing := [name for name in names if not any(answers_to(slot, name) for slot in status["slots"])]:
             return max(
-                _console.complain(_absent.told_why(invocation, client, name, _unknown(client, name, status))) for name in missing
+                _console.complain(_absent.told_why(invocation, status, name, _unknown(client, name, status))) for name in missing
             )
         later = {change["bgw_name"] for change in result["changes"] if change["action"] == "later"}
         roll = _Roll(client, stream, settle, timeout, is_quiet=as_json)
@@ -70,6 +72,14 @@ def upgrade(invocation: Invocation, names: tuple[str, ...], canary: int, settle:
         if roll.upgraded:
             _restart_launcher(client, [slot for slot in status["slots"] if slot not in roll.upgraded])
     return roll.report(failure, as_json=as_json)
+
+
+def _meant(status: dict[str, Any], name: str) -> list[str]:
+    """Return whom a name means: a worker, or all instances that are registered."""
+    if any(answers_to(slot, name) for slot in status["slots"]):
+        return [name]
+    registered = {slot["bgw_name"] for slot in status["slots"]}
+    return [each for each in instances_of(status, name) if each in registered] or [name]
 
 
 def _unknown(client: Client, name: str, status: dict[str, Any]) -> WorkerNotFound:

@@ -41,7 +41,7 @@ def wait(invocation: Invocation, name: str, event: str, timeout: float | None, a
         try:
             result = outcome(client, name, event, timeout)
         except WorkerNotFound as error:
-            raise _absent.told_why(invocation, client, name, error) from None
+            raise _absent.told_why(invocation, _absent.status_of(client), name, error) from None
     last_exit = result["last_exit"] or {}
     is_done = is_success(last_exit.get("code"), str(last_exit.get("reason") or ""))
     is_good = result["status"] == "STARTED" if event == "startup" else is_done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -15,7 +16,7 @@ from bgworker.cli._options import json_option, verb
 from bgworker.cli.completion import worker_names
 from bgworker.cli.status_json import fetch
 from bgworker.errors import ConfigurationError, HostError, WorkerNotFound
-from bgworker.tui.health import answers_to, slots_of
+from bgworker.tui.health import STAYS_DOWN, answers_to, instances_of, slots_of
 from bgworker.tui.words import duration, instant
 
 #: Lines of standard error that are printed; more when the traceback begins further up.
@@ -24,6 +25,8 @@ _LINES: Final = 20
 _EARLIER: Final = 5
 #: Records of one worker that are looked at.
 _MAX_RECORDS: Final = 1000
+#: Instances that one sentence names.
+_INSTANCES: Final = 10
 
 
 @verb(
@@ -67,10 +70,12 @@ def explain_name(invocation: Invocation, name: str, status: Record, now: float) 
     if (status.get("host") or {}).get("state") != "down" and (over := _latest(name, status.get("finished"))) is not None:
         records, trouble = _history(directory, str(over.get("bgw_name")))
         # Reloads and hooks can change it, so the file says no more than what is likely.
-        is_static = over.get("bgw_name") in tables or "until it is started by name" in str(over.get("reason"))
+        is_static = over.get("bgw_name") in tables or STAYS_DOWN in str(over.get("reason"))
         return _noting(_explain.of_finished(over, _exits(records), now, is_static=is_static), trouble)
     if (rejected := _latest(name, status.get("rejected"))) is not None:
         return _explain.of_rejected(rejected, status)
+    if members := instances_of(status, name, _absent.configured_instances(invocation, name)):
+        raise _has_instances(name, members, status)
     if tables.get(name) is False:
         return _noting(_explain.of_table(name, status, now, is_enabled=False), _place(invocation, name))
     past = _latest(name, status.get("finished"))
@@ -129,9 +134,9 @@ def _exits(records: Sequence[Record]) -> list[Record]:
 
 
 def _tables(invocation: Invocation) -> dict[str, bool]:
-    """Return the workers that stand in workers.toml, and whether they are enabled; none if it cannot be read."""
+    """Return the names in workers.toml, those that instances share too, and whether they are enabled; none if it is unreadable."""
     try:
-        return {name: table.enabled for table in invocation.configuration().worker for name in table.names}
+        return {name: table.enabled for table in invocation.configuration().worker for name in (table.bgw_name, *table.names)}
     except (ConfigurationError, OSError):
         return {}
 
@@ -158,6 +163,22 @@ def _nobody(name: str, status: Record, tables: dict[str, bool], directory: str) 
         f'there is no background worker "{_console.inert(name)}", and never was one',
         f"Plugins that are broken register no workers: {', '.join(map(_console.inert, broken))}." if broken else "",
         f'The nearest is "{_console.inert(near)}".' if near else "List all of them with: bgworker status --all",
+    )
+
+
+def _has_instances(name: str, members: Sequence[str], status: Record) -> WorkerNotFound:
+    """Return the error for a name that only instances bear: each has a story of its own."""
+    states = {str(slot.get("bgw_name")): str(slot.get("state")).replace("_", " ") for slot in slots_of(status)}
+    is_down = (status.get("host") or {}).get("state") == "down"
+    told = [_console.inert(each) + ("" if is_down else f" ({states.get(each, 'not running')})") for each in members]
+    more = f" and {len(told) - _INSTANCES} more" if len(told) > _INSTANCES else ""
+    # Whoever asks does so because of one that does not run.
+    first = next((each for each in members if states.get(each) != "started"), members[0])
+    words = [shlex.quote(_console.inert(each)) for each in (first, name)]
+    return WorkerNotFound(
+        f'background worker "{_console.inert(name)}" has {len(members)} instance{"s" if len(members) != 1 else ""}',
+        f"{'They are' if len(members) != 1 else 'It is'} {', '.join(told[:_INSTANCES])}{more}.",
+        f"Ask for one of them: bgworker why {words[0]}. See all: bgworker status {words[1]}",
     )
 
 

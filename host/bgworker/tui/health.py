@@ -8,6 +8,7 @@ newer than this: a missing key is an absent fact, never an error.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any, Final
 
 from bgworker.tui.words import clean, exact_duration, how_it_ended, instant, is_success
@@ -27,6 +28,13 @@ _AS_ASKED: Final = re.compile(r"(?:exit \d+|signal \d+(?: \([^)]*\))?), as asked
 _AT_ONCE: Final = " of memory already "
 #: Ends the last words of a worker that somebody else told to go (C22), with a SIGTERM that the host knows nothing of.
 _ASKED_FOR: Final = "due to administrator command"
+
+#: How the reason of an instance begins that is not wanted any more.
+SCALED_AWAY: Final = "scaled away"
+#: In the reason of a worker of workers.toml that an operator terminated.
+STAYS_DOWN: Final = "until it is started by name"
+#: Of an instance, as it ends its name.
+_NUMBER: Final = re.compile("[1-9][0-9]*")
 
 #: Holders of slots that one sentence names.
 _MAX_HOLDERS: Final = 5
@@ -102,7 +110,7 @@ def has_failed(finished: dict[str, Any]) -> bool:
     """Whether a worker that is over ended in a failure, rather than well or as somebody told it."""
     reason = str(finished.get("reason") or "")
     if is_failure(finished.get("last_exit")):
-        return not reason.startswith(("terminated", "stopped"))
+        return not reason.startswith(("terminated", "stopped", SCALED_AWAY))
     return reason.startswith("failed")
 
 
@@ -181,11 +189,45 @@ def answers_to(entry: dict[str, Any], name: str) -> bool:
     return name in (entry.get("bgw_name"), f"{entry.get('slot')}", f"{entry.get('slot')}.{entry.get('generation')}")
 
 
+def instance_of(slot: dict[str, Any]) -> str:
+    """Return the name that an instance shares with the others; empty for a worker that is not one of several."""
+    number = (slot.get("config") or {}).get("instance")
+    name = str(slot.get("bgw_name") or "")
+    return name.removesuffix(f"-{number}") if number and name.endswith(f"-{number}") else ""
+
+
+def instances_of(status: Status, name: str, configured: Collection[str] = ()) -> list[str]:
+    """Return the names of a worker's instances, by number; none where somebody bears the very name, or nobody is an instance.
+
+    Those that are over are among them, because start brings them back; those that were scaled away are not.
+
+    Args:
+        status: Of the host, or of its files.
+        name: Without a number.
+        configured: The names of its instances in workers.toml, if that is known.
+    """
+    slots = slots_of(status)
+    others = [entry for key in ("finished", "rejected") for entry in status.get(key) or () if isinstance(entry, dict)]
+    if any(entry.get("bgw_name") == name for entry in (*slots, *others)):
+        return []
+    found = {str(slot.get("bgw_name")) for slot in slots if instance_of(slot) == name}
+    # An entry that is no slot's does not say whether it is an instance, and a dynamic worker may be called so, too.
+    is_sure = bool(found or configured) or (status.get("host") or {}).get("state") == "down"
+    for entry in others:
+        base, _, number = str(entry.get("bgw_name")).rpartition("-")
+        reason = str(entry.get("reason") or "")
+        if base != name or not _NUMBER.fullmatch(number) or reason.startswith(SCALED_AWAY):
+            continue
+        if is_sure or STAYS_DOWN in reason:
+            found.add(str(entry["bgw_name"]))
+    return sorted(found, key=lambda each: int(each.rpartition("-")[2]))
+
+
 def select(status: Status, names: tuple[str, ...], only_trouble: bool, now: float) -> tuple[Status, list[str]]:
     """Return the status cut down to what was asked for, and the names that mean nobody.
 
     A name that several workers bear selects them all: where facts are printed, that is the
-    list which an act on an ambiguous name is refused with.
+    list which an act on an ambiguous name is refused with. The name that instances share selects all of them.
     """
     if not names and not only_trouble:
         return status, []
@@ -193,10 +235,13 @@ def select(status: Status, names: tuple[str, ...], only_trouble: bool, now: floa
     rejected = list(status.get("rejected") or ())
     missing = []
     if names:
-        missing = [n for n in names if not any(answers_to(e, n) for e in (*slots, *finished, *rejected))]
-        slots = [s for s in slots if any(answers_to(s, n) for n in names)]
-        finished = [f for f in finished if any(answers_to(f, n) for n in names)]
-        rejected = [r for r in rejected if r.get("bgw_name") in names]
+        entries = (*slots, *finished, *rejected)
+        meant = {n: [n] if any(answers_to(e, n) for e in entries) else instances_of(status, n) for n in names}
+        missing = [n for n in names if not meant[n]]
+        chosen = [each for each_meant in meant.values() for each in each_meant]
+        slots = [s for s in slots if any(answers_to(s, n) for n in chosen)]
+        finished = [f for f in finished if any(answers_to(f, n) for n in chosen)]
+        rejected = [r for r in rejected if r.get("bgw_name") in chosen]
     if only_trouble:
         slots = [s for s in slots if is_trouble(s, now)]
         finished = [f for f in finished if is_fresh_failure(f, now)]

@@ -60,10 +60,24 @@ def test_why_says_where_it_is_switched_off(directory: Path, run: Run) -> None:
 
 
 def test_the_name_of_several_instances(directory: Path, run: Run) -> None:
-    """A name that only its instances bear leads to theirs."""
-    err = run("restart", "web")[2]
+    """A wait is for one worker: a name that only its instances bear leads to theirs."""
+    err = run("wait", "web")[2]
     assert 'background worker "web" does not exist: it has instances\n' in err
     assert 'HINT:  Name one of them, as in "web-1".\n' in err
+
+
+def test_instances_that_the_host_has_not_read(directory: Path, run: Run) -> None:
+    """None of them is registered: act and why say so, instead of that they have never been."""
+    assert 'ERROR:  background worker "web" is not registered\n' in run("restart", "web")[2]
+    assert 'Background worker "web" stands in workers.toml, but the host has not registered it.' in run("why", "web")[1]
+
+
+def test_instances_that_are_over(directory: Path, client: Any, run: Run) -> None:
+    """Start finds them by the file, where nothing else says that they are instances."""
+    client.facts["finished"] = [{"bgw_name": name, "slot": 1, "generation": 1, "reason": "exit 0"} for name in ("web-2", "web-1")]
+    missing = WorkerNotFound("no")
+    client.answers["start"] = lambda name: missing if name == "web" else "3.2"
+    assert run("start", "web") == (0, "starting web-1 (3.2)\nstarting web-2 (3.2)\n", "")
 
 
 def test_a_worker_that_the_host_has_not_read(directory: Path, run: Run) -> None:

@@ -56,6 +56,42 @@ def test_acts_as_json(client: Any, run: Run) -> None:
     assert json.loads(run("start", "a", "7", "--json")[1]) == [{"name": "a", "handle": "3.2"}, {"name": "7", "handle": "3.2"}]
 
 
+def instance(name: str, number: int, **keys: Any) -> dict[str, Any]:
+    return {"bgw_name": f"{name}-{number}", "slot": number, "generation": 1, "config": {"instance": number}, **keys}
+
+
+def test_the_name_that_instances_share(client: Any, run: Run) -> None:
+    """Each is acted on as if it had been named, in the order of their numbers; the exit code is the worst."""
+    client.facts["slots"] = [instance("web", 10), instance("web", 2), instance("webs", 1)]
+    client.facts["finished"] = [
+        {
+            "bgw_name": "web-3",
+            "slot": 3,
+            "generation": 1,
+            "reason": "terminated by an operator; stays down until it is started by name",
+        },
+        {"bgw_name": "web-11", "slot": 4, "generation": 1, "reason": 'scaled away (exit 1); comes back when "web" is scaled to 11'},
+        {"bgw_name": "web-x", "slot": 5, "generation": 1, "reason": "exit 0"},
+    ]
+    answers = {"web": WorkerNotFound("no"), "web-3": WorkerNotFound('background worker "web-3" is finished')}
+    client.answers["restart"] = lambda name: answers.get(name, "3.2")
+    code, out, err = run("restart", "web", "drain")
+    assert (code, out) == (1, "restarting web-2 (3.2)\nrestarting web-10 (3.2)\nrestarting drain (3.2)\n")
+    assert err == 'ERROR:  background worker "web-3" is finished\n'
+    del answers["web-3"]
+    assert [each["name"] for each in json.loads(run("restart", "web", "--json")[1])] == ["web-2", "web-3", "web-10"]
+
+
+def test_a_worker_that_bears_the_name_itself(client: Any, run: Run) -> None:
+    """Its error is the answer: nobody else is acted on in its place; so is that of a name that only looks like it."""
+    missing = WorkerNotFound('background worker "web" has no process to signal')
+    client.answers["signal"] = lambda name, _signal: missing if name == "web" else "3.2"
+    client.facts["slots"] = [instance("web", 1), {"bgw_name": "web", "slot": 9, "generation": 1, "config": {"instance": 0}}]
+    assert run("signal", "web") == (1, "", 'ERROR:  background worker "web" has no process to signal\n')
+    client.facts["slots"] = [{"bgw_name": "web-1", "slot": 9, "generation": 1, "config": {"instance": 0}}]
+    assert run("signal", "web")[:2] == (1, "")
+
+
 def test_start_of_a_running_worker_says_so(client: Any, run: Run) -> None:
     """Nothing is asked of the host, and nothing is claimed to have been done."""
     running = FakeHandle("3.2")

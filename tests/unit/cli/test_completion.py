@@ -51,6 +51,16 @@ def test_names_of_workers(ask: Any, workers: None, verb: str) -> None:
     assert not any("\n" in name or name == "b" for name in ask(f"bgworker {verb} "))
 
 
+def test_names_that_instances_share(ask: Any, client: Any) -> None:
+    """Verbs that take such a name offer it."""
+    client.facts["slots"] = [
+        {"bgw_name": f"loop-{number}", "state": "started", "config": {"instance": number}} for number in (1, 2)
+    ]
+    for verb in ("start", "restart", "terminate", "signal", "status"):
+        assert ask(f"bgworker {verb} lo") == ["loop", "loop-1", "loop-2"]
+    assert ask("bgworker wait lo") == ["loop-1", "loop-2"]
+
+
 def test_logs_has_the_host(ask: Any, workers: None) -> None:
     """The host's own log is a name for logs alone."""
     assert ask("bgworker logs h") == ["host"]

@@ -197,6 +197,40 @@ def test_only_the_history_knows_it(history: Any, client: Any, run: Run) -> None:
     assert "ended 1d06h ago" in out
 
 
+def test_the_name_that_instances_share(history: Any, client: Any, run: Run) -> None:
+    """It is no name that never was: the instances are named with their states, and one that does not run is pointed to."""
+    history(an_exit("loop-5"))
+    client.facts["slots"] = [
+        slot(1, "loop-1", state="started", config={"instance": 1}),
+        slot(2, "loop-2", config={"instance": 2}),
+    ]
+    client.facts["finished"] = [
+        {"bgw_name": "loop-5", "slot": 3, "generation": 2, "last_exit": None, "reason": "scaled away (exit 1)"}
+    ]
+    code, out, err = run("why", "loop")
+    assert (code, out) == (1, "")
+    assert err.splitlines() == [
+        'ERROR:  background worker "loop" has 2 instances',
+        "DETAIL:  They are loop-1 (started), loop-2 (waiting restart).",
+        "HINT:  Ask for one of them: bgworker why loop-2. See all: bgworker status loop",
+    ]
+
+
+@pytest.mark.parametrize("is_in_file", [True, False])
+def test_an_instance_that_was_scaled_away(history: Any, client: Any, run: Run, tmp_path: Path, is_in_file: bool) -> None:
+    """It comes back by scale alone, and was not registered dynamically; whatever the file says."""
+    if is_in_file:
+        text = '[[worker]]\nbgw_name = "loop"\ninstances = 5\ncommand = ["true"]\n'
+        (tmp_path / "workers.toml").write_text(text)
+    reason = 'scaled away (exit 1); comes back when "loop" is scaled to 5 or more'
+    client.facts["finished"] = [{"bgw_name": "loop-5", "slot": 3, "generation": 2, "last_exit": None, "reason": reason}]
+    _, out, _ = run("why", "loop-5")
+    assert f'Background worker "loop-5" (3.2) is over: {reason}.\n' in out
+    assert "Bring it back: bgworker scale loop 5\n" in out
+    assert "dynamically" not in out
+    assert "bgworker start" not in out
+
+
 def test_a_name_that_never_was(history: Any, client: Any, run: Run) -> None:
     """A name of nobody is an error with the nearest name, those of the history included, and with the broken plugins."""
     history(an_exit("old-drain"))

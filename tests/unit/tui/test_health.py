@@ -49,6 +49,9 @@ def test_an_exit_that_was_asked_for_is_no_trouble(make_slot: Any, make_exit: Any
     assert health.is_trouble(make_slot(1, "a", age=2.0, last_exit=crashed), now)
     assert not health.has_failed({"bgw_name": "a", "last_exit": make_exit(), "reason": "terminated by an operator; stays down"})
     assert not health.has_failed({"bgw_name": "a", "last_exit": make_exit(code=0), "reason": "exit 0"})
+    assert not health.has_failed(
+        {"bgw_name": "a", "last_exit": make_exit(code=3, reason="exit 3"), "reason": "scaled away; comes back"}
+    )
 
 
 def test_an_exit_as_asked_is_no_failure(make_slot: Any, make_exit: Any, now: float) -> None:
@@ -95,6 +98,31 @@ def test_names_select(make_status: Any, make_slot: Any, now: float) -> None:
     chosen, missing = health.select(status, ("3.7", "2", "3.6", "zz"), False, now)
     assert [s["slot"] for s in chosen["slots"]] == [2, 3]
     assert missing == ["3.6", "zz"]
+
+
+def test_the_name_that_instances_share_selects_them(make_status: Any, make_slot: Any, now: float) -> None:
+    """All of them, those that are over or could not be registered included; a worker of the very name alone, if there is one."""
+    slots = [make_slot(n, f"web-{n}", config={"instance": n}) for n in (1, 2)]
+    over = [
+        {"bgw_name": "web-3", "slot": 3, "generation": 1, "last_exit": None, "reason": "exit 0"},
+        {"bgw_name": "web-4", "slot": 4, "generation": 1, "last_exit": None, "reason": "scaled away (exit 1)"},
+        {"bgw_name": "job-1", "slot": 5, "generation": 1, "last_exit": None, "reason": "exit 0"},
+    ]
+    status = make_status(*slots, make_slot(6, "other"), finished=over, rejected=[{"bgw_name": "web-9", "error": "x"}])
+    chosen, missing = health.select(status, ("web", "job"), False, now)
+    assert [s["bgw_name"] for s in chosen["slots"]] == ["web-1", "web-2"]
+    assert [f["bgw_name"] for f in chosen["finished"]] == ["web-3"]
+    assert [r["bgw_name"] for r in chosen["rejected"]] == ["web-9"]
+    assert missing == ["job"], "nothing says that it is an instance, and not a dynamic worker"
+    status["slots"].append(make_slot(7, "web"))
+    assert [s["bgw_name"] for s in health.select(status, ("web",), False, now)[0]["slots"]] == ["web"]
+
+
+def test_instances_of_a_host_that_is_down(make_status: Any, now: float) -> None:
+    """Its files know names alone."""
+    over = [{"bgw_name": "web-1", "slot": 3, "generation": 1, "last_exit": None, "reason": "exit 0"}]
+    status = make_status(host={"state": "down"}, finished=over)
+    assert health.select(status, ("web",), False, now)[0]["finished"] == over
 
 
 def test_only_trouble(shop: dict[str, Any], now: float) -> None:
