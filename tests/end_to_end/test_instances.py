@@ -94,6 +94,7 @@ def test_scale(make_host: MakeHost) -> None:
     host.config_path.write_text(HEAD + workers(3))
     assert host.run_cli("reload").returncode == 0
     host.wait_for_worker("web-3")
+    assert host.finished("web-3") is None, "it was scaled away, and is back"
     assert host.slot("web-1")["pid"] == first  # type: ignore[index]
     assert "scaled" not in host.run_cli("plan").stdout
 

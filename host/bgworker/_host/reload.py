@@ -138,6 +138,7 @@ def _register(host: Host, worker: BackgroundWorker) -> None:
         reject(host, name, error)
     else:
         host.static[name] = Static(worker, slot.slotno, slot.generation)
+        host.finished.discard(name)
 
 
 def _change(host: Host, known: Static, worker: BackgroundWorker, action: Action) -> None:
