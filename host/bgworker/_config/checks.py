@@ -186,21 +186,17 @@ def check_worker(
     else:
         return
     reported: set[str] = set()
-    wrong: set[str] = set()
     for keys, trial in _trials(fields):
-        # What is wrong by itself has been reported under its own name.
-        if wrong & (trial.keys() - set(keys)):
-            continue
         try:
             sanity_check(replace(_SOUND, **trial), is_dynamic=False, has_database=has_database)
         except RegistrationError as error:
             # The sentence names the worker first; here the table has.
-            _, _, reason = error.message_primary.partition(" cannot be registered: ")
-            reason = reason.removeprefix(f"{keys[0]} ")
-            if reason not in reported:
+            _, _, sentence = error.message_primary.partition(" cannot be registered: ")
+            # The sentence begins with the key that is wrong, which may be another one of a trial of several.
+            if sentence not in reported:
+                reason = sentence.removeprefix(f"{keys[0]} ")
                 findings.add(f"{table} {keys[0]}", (*path, keys[0]), reason, error.message_detail, error.message_hint)
-            reported.add(reason)
-            wrong.update(keys)
+            reported.add(sentence)
 
 
 def _trials(fields: dict[str, Any]) -> list[tuple[Sequence[str], dict[str, Any]]]:

@@ -76,6 +76,11 @@ def test_each_mistake_under_its_own_key() -> None:
     assert "max_memory: must be a number of bytes above 0" in errors[1]
 
 
+def test_same_mistake_in_two_keys() -> None:
+    """Two keys that are wrong in the same way are two errors."""
+    assert len(refused("max_age = 0.5\nwatchdog = 0.5")) == 2
+
+
 def test_singleton_is_refused() -> None:
     """Hosts that each start it would run it one after the other: such a worker loops over latch_loop(at=...)."""
     flags = 'bgw_flags = ["BGWORKER_SHMEM_ACCESS", "BGWORKER_BACKEND_DATABASE_CONNECTION"]\n[database]\nurl = "embedded"'
