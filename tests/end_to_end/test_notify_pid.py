@@ -88,14 +88,17 @@ def test_client_is_told_of_each_start_and_exit(host: RunningHost, signals: list[
     assert len(signals) == told + 1
 
 
-def test_worker_is_told_of_its_child(host: RunningHost, tmp_path: Path) -> None:
-    """C13: a worker that sleeps on its latch is woken by the start and by the exit of the worker that it registered."""
+@pytest.mark.parametrize("is_executed_anew", [False, True])
+def test_worker_is_told_of_its_child(host: RunningHost, tmp_path: Path, is_executed_anew: bool) -> None:
+    """C13: T80: a worker asleep on its latch is woken by its child's start and exit, also after an execution in between."""
     path = tmp_path / "said"
     with host.client() as client:
         parent = BackgroundWorker(bgw_name="parent", bgw_library_name="tasks", bgw_function_name="parent", bgw_main_arg=str(path))
         client.register_dynamic_background_worker(parent)
         host.wait_for_worker("job")
         host.wait_until(lambda: path.exists() and path.read_text().endswith("STARTED "), "the parent knows that it runs")
+        if is_executed_anew:
+            client.reexec()
         client.terminate("job")
         host.wait_until(lambda: path.read_text().endswith("STOPPED "), "the parent knows that it is over")
 
@@ -193,16 +196,3 @@ def test_client_is_told_after_an_execution(host: RunningHost, signals: list[int]
         handle.wait_for_shutdown(30)
         host.wait_until(lambda: len(signals) == 2, "the exit is told")
         assert "is not notified" not in host.log()
-
-
-def test_worker_is_told_after_an_execution(host: RunningHost, tmp_path: Path) -> None:
-    """C13: T80: a worker that sleeps on its latch is woken by the exit of its child after the host has executed itself anew."""
-    path = tmp_path / "said"
-    with host.client() as client:
-        parent = BackgroundWorker(bgw_name="parent", bgw_library_name="tasks", bgw_function_name="parent", bgw_main_arg=str(path))
-        client.register_dynamic_background_worker(parent)
-        host.wait_for_worker("job")
-        host.wait_until(lambda: path.exists() and path.read_text().endswith("STARTED "), "the parent knows that it runs")
-        client.reexec()
-        client.terminate("job")
-        host.wait_until(lambda: path.read_text().endswith("STOPPED "), "the parent knows that it is over")

@@ -24,6 +24,7 @@ BY_START = "start requested"
 BY_REPLACEMENT = "its registration was changed by a reload"
 
 STARTS_AT_ONCE = "starts at once"
+STAYS_DOWN = "stays down until it is started by name or the host restarts"
 #: Of a worker that runs.
 NOT_READY_YET = "started, not ready yet"
 _FAILED_TO_START: Final = "failed to start: "
@@ -253,7 +254,7 @@ def after_termination(ended: str, slot: Slot, cause: str) -> str:
     if cause == BY_SCALE:
         return scaled_away(slot.registration, ended)
     if slot.origin is Origin.STATIC and cause == BY_OPERATOR:
-        return join(ended, "stays down until it is started by name or the host restarts")
+        return join(ended, STAYS_DOWN)
     return ended
 
 

@@ -106,7 +106,7 @@ def find(host: Host, name: str) -> Slot:
             "Name one by its slot.generation.",
         )
     if (over := host.finished.find(name)) is not None:
-        raise _is_finished(host, over)
+        raise _finished_error(host, over)
     names = [slot.worker.bgw_name for slot in in_use if slot.worker is not None]
     names += [str(view["bgw_name"]) for view in host.finished.view()]
     near = difflib.get_close_matches(name, names, n=1)
@@ -114,7 +114,7 @@ def find(host: Host, name: str) -> Slot:
     raise WorkerNotFound(f'background worker "{shown}" does not exist', message_hint=hint)
 
 
-def _is_finished(host: Host, over: dict[str, Any]) -> WorkerNotFound:
+def _finished_error(host: Host, over: dict[str, Any]) -> WorkerNotFound:
     """Return the error for a worker that holds no slot any more, with why not."""
     name, reason = str(over["bgw_name"]), printable(str(over["reason"]))
     words = shlex.quote(printable(name))
@@ -332,10 +332,10 @@ def plan(host: Host, caller: Caller, request_id: Any, params: Params) -> Any:
 
 
 def _check_is_meant(host: Host, params: Params) -> None:
-    """Refuse somebody who means another file than the one that this host reads.
+    """Refuse a request that means another file than the one that this host reads.
 
     Raises:
-        ConfigurationError: He does; a reload would not look at his.
+        ConfigurationError: It does; a reload would not look at that file.
     """
     meant = params.get("config_path")
     if meant is None or meant == host.config_path:

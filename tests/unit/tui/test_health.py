@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from bgworker._core import reasons
 from bgworker.tui import health, model
+
+
+def test_words_are_the_hosts() -> None:
+    """What is recognised in a reason is what the core writes; the view may not import it."""
+    assert health.SCALED_AWAY == reasons.BY_SCALE
+    assert health.STAYS_DOWN in reasons.STAYS_DOWN
 
 
 def test_all_is_well(make_status: Any, make_slot: Any, now: float) -> None:
